@@ -1,0 +1,71 @@
+"""The libraries a benchmark runs on, each behind the same few words.
+
+A library is imported where it is opened, in its own process. Dask's documentation advises one BLAS thread where
+its own threads run the blocks; both of its kind are run so. dask-array runs on Dask's threaded scheduler: the
+scheduler in Rust made for it (frisky) is a server, to which arrays in memory are sent anew at each `compute`; it
+was ten times slower here on a sum of 200 MB.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+Chunks = Any  # whatever `from_array(chunks=...)` takes
+
+
+@dataclass(frozen=True)
+class Library:
+    """`np` has NumPy's names; `array(x, chunks)` wraps an ndarray; `compute(*lazy)` gives ndarrays.
+
+    `modes` are the ways to run that are worth trying where overhead counts: name -> switch to it.
+    """
+
+    np: Any
+    array: Callable[[numpy.ndarray, Chunks], Any]
+    compute: Callable[..., tuple[Any, ...]]
+    modes: dict[str, Callable[[], object]] = field(default_factory=lambda: {"": lambda: None})
+
+
+def _numpy() -> Library:
+    return Library(numpy, lambda x, chunks: x, lambda *values: values)
+
+
+def _dask() -> Library:
+    import dask.array
+
+    return _of_dask(dask.array)
+
+
+def _dask_array() -> Library:
+    import dask_array
+
+    return _of_dask(dask_array)
+
+
+def _of_dask(module: Any) -> Library:
+    import dask
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1)
+    modes = {mode: lambda mode=mode: dask.config.set(scheduler=mode) for mode in ("threads", "sync")}
+    modes["threads"]()
+    # name=False: without it the whole array is hashed.
+    return Library(module, lambda x, chunks: module.from_array(x, chunks=chunks, name=False), dask.compute, modes)
+
+
+def _nums() -> Library:
+    import nums_core
+    import nums_core.array
+
+    np = nums_core.array
+    return Library(np, lambda x, chunks: np.from_array(x, chunks=chunks), nums_core.compute)
+
+
+LIBRARIES: dict[str, Callable[[], Library]] = {
+    "numpy": _numpy,
+    "dask": _dask,
+    "dask-array": _dask_array,
+    "nums": _nums,
+}

@@ -1,0 +1,329 @@
+"""Elementwise functions: one visible line each, from the table of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nums_core.array.array import Array, _apply, as_expr
+from nums_core.errors import DTypeError, ShapeError
+from nums_core.expr import build
+from nums_core.ops.elementwise import ELEMENTWISE, UFUNCS
+
+
+class Ufunc:
+    """A NumPy ufunc, lazily: `f(*arrays, out=, where=, dtype=)`, `f.outer(a, b)`, `f.reduce(a)`, `f.accumulate(a)`.
+
+    Without `out`, elements where `where` is false are 0 (NumPy leaves them undefined).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.ufunc = UFUNCS[name]
+        self.__name__ = self.name = name
+        self.nin, self.nout, self.nargs = self.ufunc.nin, self.ufunc.nout, self.ufunc.nargs
+        self.types, self.identity = self.ufunc.types, self.ufunc.identity
+        self.__doc__ = f"`numpy.{name}`, lazily on blocks.\n\n{self.ufunc.__doc__ or ''}"
+
+    def __repr__(self) -> str:
+        return f"<ufunc '{self.name}'>"
+
+    def __call__(self, *args: Any, out: Any = None, where: Any = True, dtype: Any = None, **kwargs: Any) -> Any:
+        casting = kwargs.pop("casting", "same_kind")
+        for ignored in ("order", "subok"):
+            kwargs.pop(ignored, None)
+        if kwargs:
+            raise TypeError(f"{self.name}() got an unexpected keyword argument {next(iter(kwargs))!r}; it takes out, "
+                            "where, dtype, casting, order and subok")
+        if len(args) == self.nin + self.nout and out is None:
+            args, out = args[:self.nin], args[self.nin:]
+        if len(args) != self.nin:
+            raise TypeError(f"{self.name}() takes {self.nin} positional arguments but {len(args)} were given")
+        if not any(isinstance(a, Array) or hasattr(a, "shape") or isinstance(a, (list, tuple)) for a in args) and not (
+                isinstance(where, Array) or out is not None):
+            return self.ufunc(*args, **({"dtype": dtype} if dtype is not None else {}))
+        outs = out if isinstance(out, tuple) else (out,) * self.nout
+        names = [self.name] if self.nout == 1 else [f"{self.name}.{k}" for k in range(self.nout)]
+        made = tuple(self._deliver(_apply(n, *args, dtype=dtype), o, where, casting)
+                     for n, o in zip(names, outs, strict=True))
+        return made[0] if self.nout == 1 else made
+
+    def _deliver(self, made: Array, out: Any, where: Any, casting: str) -> Any:
+        if where is not True:
+            other = out if out is not None else np.zeros((), made.dtype)[()]
+            made = _apply("where", where, made, other)
+        if out is None:
+            return made
+        if not isinstance(out, Array):
+            if isinstance(out, np.ndarray):
+                out[...] = made.compute()
+                return out
+            raise TypeError("return arrays must be of ArrayType; pass an Array or ndarray as out=")
+        if made.shape != out.shape:
+            raise ShapeError(f"non-broadcastable output operand with shape {out.shape} doesn't match the broadcast shape "
+                             f"{made.shape}; give out= that shape, or leave it out")
+        if not np.can_cast(made.dtype, out.dtype, casting):
+            raise DTypeError(f"Cannot cast ufunc {self.name!r} output from {made.dtype!r} to {out.dtype!r} with casting "
+                             f"rule {casting!r}; give out= a wider dtype or casting='unsafe'")
+        out._expr = build.cast(made.expr, out.dtype)
+        return out
+
+    def outer(self, a: Any, b: Any, **kwargs: Any) -> Array:
+        """All pairs: shape `a.shape + b.shape`."""
+        a, b = Array(as_expr(a)), Array(as_expr(b))
+        return self(a[(...,) + (None,) * b.ndim], b, **kwargs)
+
+    def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False,
+               **kw: Any) -> Array:
+        """Reduction over `axis` for ufuncs that have one in the table."""
+        from nums_core.array import reductions
+
+        names = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_or": "any",
+                 "logical_and": "all", "fmax": "fmax", "fmin": "fmin", "bitwise_or": "bitwise_or",
+                 "bitwise_and": "bitwise_and", "bitwise_xor": "bitwise_xor"}
+        if self.name not in names:
+            raise TypeError(f"{self.name}.reduce is not available on blocks; those with reduce are {', '.join(names)}")
+        return reductions.by_name(names[self.name], array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw)
+
+    def accumulate(self, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Array:
+        """Running result along `axis`, for add, multiply, maximum and minimum."""
+        from nums_core.array import scans
+
+        return scans.accumulate(self.name, array, axis=axis, dtype=dtype)
+
+
+def elementwise(name: str) -> Callable[..., Any]:
+    """The public function of an elementwise row."""
+    if name in UFUNCS:
+        return Ufunc(name)
+
+    def function(*args: Any, **kwargs: Any) -> Array:
+        return _apply(name, *args, kw=tuple(sorted(kwargs.items())))
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"`numpy.{name}`, lazily on blocks ({ELEMENTWISE[name].nin} operand(s))."
+    return function
+
+
+add = elementwise("add")
+subtract = elementwise("subtract")
+multiply = elementwise("multiply")
+divide = elementwise("divide")
+true_divide = divide
+floor_divide = elementwise("floor_divide")
+remainder = elementwise("remainder")
+mod = remainder
+fmod = elementwise("fmod")
+divmod = elementwise("divmod")  # noqa: A001
+power = elementwise("power")
+pow = power  # noqa: A001
+float_power = elementwise("float_power")
+negative = elementwise("negative")
+positive = elementwise("positive")
+absolute = elementwise("absolute")
+abs = absolute  # noqa: A001
+fabs = elementwise("fabs")
+sign = elementwise("sign")
+signbit = elementwise("signbit")
+copysign = elementwise("copysign")
+heaviside = elementwise("heaviside")
+reciprocal = elementwise("reciprocal")
+square = elementwise("square")
+sqrt = elementwise("sqrt")
+cbrt = elementwise("cbrt")
+exp = elementwise("exp")
+exp2 = elementwise("exp2")
+expm1 = elementwise("expm1")
+log = elementwise("log")
+log2 = elementwise("log2")
+log10 = elementwise("log10")
+log1p = elementwise("log1p")
+logaddexp = elementwise("logaddexp")
+logaddexp2 = elementwise("logaddexp2")
+sin = elementwise("sin")
+cos = elementwise("cos")
+tan = elementwise("tan")
+arcsin = elementwise("arcsin")
+arccos = elementwise("arccos")
+arctan = elementwise("arctan")
+arctan2 = elementwise("arctan2")
+asin, acos, atan, atan2 = arcsin, arccos, arctan, arctan2
+sinh = elementwise("sinh")
+cosh = elementwise("cosh")
+tanh = elementwise("tanh")
+arcsinh = elementwise("arcsinh")
+arccosh = elementwise("arccosh")
+arctanh = elementwise("arctanh")
+asinh, acosh, atanh = arcsinh, arccosh, arctanh
+hypot = elementwise("hypot")
+degrees = elementwise("degrees")
+radians = elementwise("radians")
+deg2rad = elementwise("deg2rad")
+rad2deg = elementwise("rad2deg")
+floor = elementwise("floor")
+ceil = elementwise("ceil")
+trunc = elementwise("trunc")
+rint = elementwise("rint")
+modf = elementwise("modf")
+frexp = elementwise("frexp")
+ldexp = elementwise("ldexp")
+nextafter = elementwise("nextafter")
+spacing = elementwise("spacing")
+gcd = elementwise("gcd")
+lcm = elementwise("lcm")
+maximum = elementwise("maximum")
+minimum = elementwise("minimum")
+fmax = elementwise("fmax")
+fmin = elementwise("fmin")
+equal = elementwise("equal")
+not_equal = elementwise("not_equal")
+less = elementwise("less")
+less_equal = elementwise("less_equal")
+greater = elementwise("greater")
+greater_equal = elementwise("greater_equal")
+logical_and = elementwise("logical_and")
+logical_or = elementwise("logical_or")
+logical_xor = elementwise("logical_xor")
+logical_not = elementwise("logical_not")
+bitwise_and = elementwise("bitwise_and")
+bitwise_or = elementwise("bitwise_or")
+bitwise_xor = elementwise("bitwise_xor")
+bitwise_count = elementwise("bitwise_count")
+invert = elementwise("invert")
+bitwise_not = invert
+bitwise_invert = invert
+left_shift = elementwise("left_shift")
+right_shift = elementwise("right_shift")
+bitwise_left_shift, bitwise_right_shift = left_shift, right_shift
+isfinite = elementwise("isfinite")
+isinf = elementwise("isinf")
+isnan = elementwise("isnan")
+isnat = elementwise("isnat")
+conj = elementwise("conjugate")
+conjugate = conj
+real = elementwise("real")
+imag = elementwise("imag")
+i0 = elementwise("i0")
+sinc = elementwise("sinc")
+
+
+def astype(x: Any, dtype: Any, casting: str = "unsafe", **kwargs: Any) -> Array:
+    """`x` in another dtype, under NumPy's casting rules."""
+    e, dtype = as_expr(x), np.dtype(dtype)
+    if not np.can_cast(e.dtype, dtype, casting):  # type: ignore[arg-type]
+        raise TypeError(f"Cannot cast array data from {e.dtype!r} to {dtype!r} according to the rule {casting!r}; "
+                        "use casting='unsafe' if losing digits is meant")
+    return Array(build.cast(e, dtype))
+
+
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    """Elements of `x` where `condition`, else of `y`; with one argument, `nonzero(condition)`."""
+    if (x is None) != (y is None):
+        raise ValueError("either both or neither of x and y should be given; where(c) is nonzero(c)")
+    if x is None:
+        from nums_core.array.indexing import nonzero
+
+        return nonzero(condition)
+    return _apply("where", condition, x, y)
+
+
+def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None, **kwargs: Any) -> Array:  # noqa: A002
+    """`a` limited to the interval [a_min, a_max]; either bound may be None."""
+    low, high = a_min if a_min is not None else min, a_max if a_max is not None else max
+    out = kwargs.pop("out", None)
+    x = Array(as_expr(a))
+    if low is not None:
+        x = maximum(x, low)
+    if high is not None:
+        x = minimum(x, high)
+    if out is not None:
+        out._expr = build.cast(x.expr, out.dtype)
+        return out
+    return x
+
+
+def round(a: Any, decimals: int = 0, out: Any = None) -> Array:  # noqa: A001
+    """`a` rounded to `decimals` digits, halves to even."""
+    made = _apply("round", a, kw=(("decimals", int(decimals)),))
+    if out is not None:
+        out._expr = build.cast(made.expr, out.dtype)
+        return out
+    return made
+
+
+around = round
+
+
+def fix(x: Any) -> Array:
+    """Rounded towards zero."""
+    return trunc(x)
+
+
+def angle(z: Any, deg: bool = False) -> Array:
+    """Argument of complex numbers, radians (or degrees)."""
+    return _apply("angle", z, kw=(("deg", bool(deg)),))
+
+
+def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: float | None = None,
+               neginf: float | None = None) -> Array:
+    """NaN and infinities replaced by numbers."""
+    return _apply("nan_to_num", x, kw=(("nan", nan), ("neginf", neginf), ("posinf", posinf)))
+
+
+def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
+    """|a - b| <= atol + rtol |b|, element by element."""
+    return _apply("isclose", a, b, kw=(("atol", atol), ("equal_nan", equal_nan), ("rtol", rtol)))
+
+
+def isreal(x: Any) -> Array:
+    return imag(x) == 0
+
+
+def iscomplex(x: Any) -> Array:
+    return imag(x) != 0
+
+
+def isposinf(x: Any) -> Array:
+    return logical_and(isinf(x), logical_not(signbit(x)))
+
+
+def isneginf(x: Any) -> Array:
+    return logical_and(isinf(x), signbit(x))
+
+
+def isnull(x: Any) -> Array:
+    """dask's name for NaN or NaT."""
+    x = Array(as_expr(x))
+    return isnat(x) if x.dtype.kind in "mM" else isnan(x)
+
+
+def notnull(x: Any) -> Array:
+    return logical_not(isnull(x))
+
+
+def frompyfunc(func: Callable[..., Any], nin: int, nout: int) -> Callable[..., Any]:
+    """`func` of scalars, element by element (results are float64). Slow: it runs in Python."""
+    if nout != 1:
+        raise ValueError(f"frompyfunc on blocks takes functions of one result, not {nout}; call it once a result")
+    vectorized = np.vectorize(func, otypes=[float])
+
+    def function(*args: Any) -> Array:
+        return _apply("user", *args, kw=(("dtype", "<f8"), ("function", vectorized)), dtype=float)
+    return function
+
+
+__all__ = [
+    "abs", "absolute", "acos", "acosh", "add", "angle", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+    "arctan2", "arctanh", "around", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bitwise_and",
+    "bitwise_count", "bitwise_invert", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift",
+    "bitwise_xor", "cbrt", "ceil", "clip", "conj", "conjugate", "copysign", "cos", "cosh", "deg2rad", "degrees",
+    "divide", "divmod", "equal", "exp", "exp2", "expm1", "fabs", "fix", "float_power", "floor", "floor_divide",
+    "fmax", "fmin", "fmod", "frexp", "frompyfunc", "gcd", "greater", "greater_equal", "heaviside", "hypot", "i0",
+    "imag", "invert", "isclose", "iscomplex", "isfinite", "isinf", "isnan", "isnat", "isneginf", "isnull",
+    "isposinf", "isreal", "lcm", "ldexp", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2",
+    "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor", "maximum", "minimum",
+    "mod", "modf", "multiply", "nan_to_num", "negative", "nextafter", "not_equal", "notnull", "positive", "pow",
+    "power", "rad2deg", "radians", "real", "reciprocal", "remainder", "right_shift", "rint", "round", "sign",
+    "signbit", "sin", "sinc", "sinh", "spacing", "sqrt", "square", "subtract", "tan", "tanh", "true_divide",
+    "trunc", "where",
+]

@@ -1,0 +1,301 @@
+"""Lowering: optimised expressions become a TaskGraph, family by family, with index arithmetic instead of loops over blocks.
+
+`LOWER[op]` lowers one node: it reads the block ids of its operands (an int64 array in the shape of their grid) and
+returns its own. A new kind of operation is one more row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nums_core.expr.grid import block_elements, offsets, overlaps
+from nums_core.expr.node import Const, Expr, Source, postorder
+from nums_core.ops.elementwise import ELEMENTWISE
+from nums_core.ops.program import Program
+from nums_core.ops.reductions import REDUCTIONS
+from nums_core.ops.taskgraph import LEAF, REDUCE, AxisArgs, GraphBuilder, Kernel, ListArgs, TaskGraph
+
+
+class Lowering:
+    """One lowering run: the builder, the sources in slot order, and the ids of what is lowered."""
+
+    def __init__(self, slots: dict[Source, int]) -> None:
+        self.builder = GraphBuilder()
+        self.slots = slots
+        self.ids: dict[int, np.ndarray] = {}
+
+    def of(self, node: Expr) -> np.ndarray:
+        return self.ids[id(node)]
+
+    def add(self, node: Expr, kernel: Kernel, grid: tuple[int, ...], inputs: np.ndarray, *, elements: Any = None,
+            label: str = "", **kw: Any) -> np.ndarray:
+        """Add a family for `node`; returns its ids in the shape of `grid`."""
+        if elements is None:
+            elements = block_elements(node.chunks).reshape(-1)
+        kw.setdefault("out_bytes", elements * node.dtype.itemsize)
+        family = self.builder.add(kernel, grid, inputs, label=label or node.op, line=node.line, **kw)
+        return self.builder.ids(family)
+
+
+Rule = Callable[[Lowering, Expr], np.ndarray]
+
+
+def lower(roots: Sequence[Expr], slots: dict[Source, int]) -> TaskGraph:
+    """The task graph of optimised, fused expressions.
+
+    Parameters
+    ----------
+    roots : sequence of Expr
+    slots : dict
+        Number of each source among the inputs of the run.
+    """
+    low = Lowering(slots)
+    for node in postorder(roots):
+        low.ids[id(node)] = _rule(node.op)(low, node)
+    outputs = tuple(_whole_family(low, r) for r in roots)
+    return low.builder.build(outputs)
+
+
+def _rule(op: str) -> Rule:
+    """The rule of `op`; a dotted name stands in the module of `expr/lowering` that it names."""
+    module, _, row = op.rpartition(".")
+    if not module:
+        return LOWER[row]
+    return importlib.import_module(f"nums_core.expr.lowering.{module}").LOWER[row]
+
+
+def _whole_family(low: Lowering, root: Expr) -> int:
+    """The family that is exactly `root`'s blocks; an identity family where its blocks are shared or scattered."""
+    ids = low.of(root).reshape(-1)
+    for k in range(len(low.builder.families) - 1, -1, -1):
+        f = low.builder.families[k]
+        if (f.start == (ids[0] if len(ids) else -1) and f.count == len(ids) and f.grid == root.grid and f.role != LEAF
+                and (ids == np.arange(f.start, f.stop)).all()):
+            return k
+    low.add(root, Kernel("identity"), root.grid, ids[:, None], label="output")
+    return len(low.builder.families) - 1
+
+
+def position_args(chunks: Sequence[Sequence[int]]) -> AxisArgs:
+    """Each block's (offset, extent) along every axis."""
+    return AxisArgs(tuple(tuple(zip(offsets(c), map(int, c), strict=True)) for c in chunks))
+
+
+# -- leaves and creation ----------------------------------------------------------------------------------------------
+
+def _lower_leaf(low: Lowering, node: Expr) -> np.ndarray:
+    source, region = node.params
+    slot = low.slots[source]
+    none = np.zeros((math.prod(node.grid), 0), np.int64)
+    if source.kind == "held":
+        return low.add(node, Kernel("held", (slot,)), node.grid, none, role=LEAF, home=source.data.home, label="held")
+    args = AxisArgs(tuple(tuple(_source_slice(start, step, at, n) for at, n in zip(offsets(c), c, strict=True))
+                          for start, step, c in zip(region.start, region.step, node.chunks, strict=True)))
+    if source.kind == "array":
+        return low.add(node, Kernel("view", (slot,)), node.grid, none, role=LEAF, args=args, label="view")
+    return low.add(node, Kernel("read", (slot,)), node.grid, none, args=args, label="read")
+
+
+def _source_slice(start: int, step: int, at: int, n: int) -> slice:
+    first = start + at * step
+    stop: int | None = first + n * step
+    if stop is not None and stop < 0:
+        stop = None
+    return slice(first, stop, step)
+
+
+def _lower_create(low: Lowering, node: Expr) -> np.ndarray:
+    kernel, params, flop = node.params
+    plain = tuple(p.value if isinstance(p, Const) else p for p in params)
+    elements = block_elements(node.chunks).reshape(-1)
+    return low.add(node, Kernel(kernel, plain), node.grid, np.zeros((math.prod(node.grid), 0), np.int64),
+                   elements=elements, flop=elements * flop, args=position_args(node.chunks), label=kernel)
+
+
+# -- fused groups -----------------------------------------------------------------------------------------------------
+
+def _operands(low: Lowering, node: Expr, program: Program, grid: tuple[int, ...]) -> np.ndarray:
+    """Block ids each task reads: shape (count, n_inputs)."""
+    count = math.prod(grid)
+    columns = np.empty((count, program.n_inputs), np.int64)
+    for k, (arg, amap) in enumerate(zip(node.args, program.maps, strict=True)):
+        ids = low.of(arg)
+        used = [a for a in amap if a is not None]
+        ids = ids.transpose(*used, *(a for a in range(ids.ndim) if a not in used))
+        ids = ids.reshape(ids.shape[:len(used)])  # axes that are not looped over have one block
+        ids = ids[tuple(slice(None) if a is not None else None for a in amap)]
+        columns[:, k] = np.broadcast_to(ids, grid).reshape(-1)
+    return columns
+
+
+def _covers(node: Expr, program: Program, chunks: Sequence[Sequence[int]]) -> bool:
+    """Whether the operands alone show the full extent of every loop."""
+    seen = set()
+    for arg, amap in zip(node.args, program.maps, strict=True):
+        seen |= {loop for loop, a in enumerate(amap) if a is not None}
+    return all(loop in seen or tuple(c) == (1,) for loop, c in enumerate(chunks))
+
+
+def _lower_fused(low: Lowering, node: Expr) -> np.ndarray:
+    program, chunks, _ = node.params
+    grid = tuple(map(len, chunks))
+    inputs = _operands(low, node, program, grid)
+    elements = block_elements(chunks).reshape(-1)
+    flop = elements * sum(ELEMENTWISE[i.op].flop for i in program.instrs)
+    if program.reduction is None:
+        args = None
+        if not _covers(node, program, chunks):
+            args = AxisArgs(tuple(tuple(map(int, c)) for c in chunks))
+        return low.add(node, Kernel("fused", (program,)), grid, inputs, elements=elements, flop=flop, args=args,
+                       label=program.label())
+    return _lower_reduction(low, node, program, chunks, inputs, elements, flop)
+
+
+def _lower_reduction(low: Lowering, node: Expr, program: Program, chunks: Any, inputs: np.ndarray,
+                     elements: np.ndarray, flop: np.ndarray) -> np.ndarray:
+    assert program.reduction is not None
+    _, _, keepdims = node.params
+    name, axes, kw = program.reduction
+    grid = tuple(map(len, chunks))
+    needs_place = name in ("argmax", "argmin") or not _covers(node, program, chunks)
+    state = block_elements(tuple((1,) * len(c) if i in axes else c for i, c in enumerate(chunks))).reshape(-1)
+    if name == "topk":
+        state = state * abs(dict(kw)["k"])
+    partial = low.add(node, Kernel("fused", (program,)), grid, inputs, out_bytes=np.nan_to_num(state, nan=1.0)
+                      * node.dtype.itemsize * (2 if name in ("moments", "argmax", "argmin") else 1),
+                      flop=flop + elements * REDUCTIONS[name].flop, elements=elements,
+                      args=position_args(chunks) if needs_place else None, label=program.label())
+    drop = () if keepdims else axes
+    return combine(low, node, partial, axes, (name, axes, kw), (drop, node.dtype.str))
+
+
+def combine(low: Lowering, node: Expr, partial: np.ndarray, axes: Sequence[int], how: tuple[Any, ...],
+            finish: tuple[Any, ...] | None, label: str = "") -> np.ndarray:
+    """A reduce family over the grid axes `axes` of the ids `partial`; the result has the grid of `node`."""
+    kept = [i for i in range(partial.ndim) if i not in axes]
+    lines = partial.transpose(*kept, *axes).reshape(math.prod(partial.shape[i] for i in kept), -1)
+    state_bytes = block_elements(node.chunks).reshape(-1) * node.dtype.itemsize
+    return low.add(node, Kernel("tree", (how, finish)), node.grid, lines, role=REDUCE, out_bytes=state_bytes,
+                   flop=state_bytes / max(node.dtype.itemsize, 1) * max(lines.shape[1] - 1, 0),
+                   label=label or f"{how[0]}.tree")
+
+
+# -- contractions -----------------------------------------------------------------------------------------------------
+
+def _lower_contract(low: Lowering, node: Expr) -> np.ndarray:
+    la, lb, lc = node.params
+    summed = [x for x in dict.fromkeys(la + lb) if x not in lc]
+    cuts = {x: c for a, labels in zip(node.args, (la, lb), strict=True) for x, c in zip(labels, a.chunks, strict=True)}
+    loops = [*lc, *summed]
+    grid = tuple(len(cuts[x]) for x in loops)
+    count = math.prod(grid)
+    columns = [np.broadcast_to(_expand(low.of(a), labels, loops), grid).reshape(-1)
+               for a, labels in zip(node.args, (la, lb), strict=True)]
+    elements = block_elements(tuple(cuts[x] for x in loops)).reshape(-1)
+    out_elements = np.broadcast_to(block_elements(node.chunks).reshape(node.grid + (1,) * len(summed)), grid).reshape(-1)
+    products = low.add(node, Kernel("contract", (la, lb, lc, node.dtype.str)), grid,
+                       np.stack(columns, axis=1) if count else np.zeros((0, 2), np.int64),
+                       elements=out_elements, flop=2 * elements, label=f"contract {la},{lb}->{lc}")
+    if math.prod(grid[len(lc):]) == 1:
+        return products.reshape(node.grid)
+    return combine(low, node, products, range(len(lc), len(loops)), ("sum", (), ()), ((), None), "contract.tree")
+
+
+def _expand(ids: np.ndarray, labels: str, loops: Sequence[str]) -> np.ndarray:
+    """Ids with one axis a loop."""
+    order = [labels.index(x) for x in loops if x in labels]
+    return ids.transpose(order)[tuple(slice(None) if x in labels else None for x in loops)]
+
+
+# -- movement ---------------------------------------------------------------------------------------------------------
+
+def _lower_gather(low: Lowering, node: Expr) -> np.ndarray:
+    (x,), (start, step) = node.args, node.params
+    ids = low.of(x)
+    per_axis = [overlaps(have, s, d, want) for have, s, d, want in
+                zip(x.chunks, start, step, node.chunks, strict=True)]
+    if all(len(p) <= 1 for axis in per_axis for p in axis) and _whole_blocks(per_axis, x.chunks):
+        return ids[np.ix_(*[[p[0][0] for p in axis] for axis in per_axis])] if ids.ndim else ids
+    counts = np.ones((), np.int64)
+    for axis in per_axis:
+        counts = np.multiply.outer(counts, np.array([len(p) for p in axis], np.int64))
+    flat: list[np.ndarray] = [ids[np.ix_(*[[k for k, _, _ in p] for p in pieces])].reshape(-1)
+                              for pieces in itertools.product(*per_axis)]
+    args = AxisArgs(tuple(tuple((int(n), p) for n, p in zip(want, axis, strict=True))
+                          for want, axis in zip(node.chunks, per_axis, strict=True)))
+    return low.add(node, Kernel("gather"), node.grid, np.concatenate(flat) if flat else np.zeros(0, np.int64),
+                   counts=counts.reshape(-1), args=args, label="gather")
+
+
+def _whole_blocks(per_axis: Sequence[Any], have: Sequence[Sequence[int]]) -> bool:
+    """Whether every wanted block is an existing one, as it is."""
+    return all(len(p) == 1 and p[0][1].step is None and p[0][1] == slice(0, sizes[p[0][0]], None)
+               for axis, sizes in zip(per_axis, have, strict=True) for p in axis)
+
+
+def _lower_concat(low: Lowering, node: Expr) -> np.ndarray:
+    """No task at all: the blocks of the parts, in order."""
+    (axis,) = node.params
+    return np.concatenate([low.of(a) for a in node.args if a.shape[axis] != 0], axis=axis) if any(
+        a.shape[axis] for a in node.args) else low.of(node.args[0])
+
+
+# -- functions of the user, tuples ------------------------------------------------------------------------------------
+
+def _lower_map(low: Lowering, node: Expr) -> np.ndarray:
+    function, kwargs, labels, out_labels, info, label, flop = node.params
+    grid = node.grid
+    columns = []
+    for a, names in zip(node.args, labels, strict=True):
+        ids = low.of(a)
+        order = [names.index(x) for x in out_labels if x in names]
+        rest = [i for i in range(ids.ndim) if i not in order]
+        ids = ids.transpose(*order, *rest).reshape([ids.shape[i] for i in order])  # summed labels are in one block
+        ids = ids[tuple(slice(None) if x in names else None for x in out_labels)]
+        columns.append(np.broadcast_to(ids, grid).reshape(-1))
+    inputs = np.stack(columns, axis=1) if columns else np.zeros((math.prod(grid), 0), np.int64)
+    elements = block_elements(node.chunks).reshape(-1)
+    args = ListArgs(tuple(_block_info(node))) if info else None
+    return low.add(node, Kernel("map", (function, kwargs, info)), grid, inputs, elements=elements,
+                   out_bytes=np.nan_to_num(elements, nan=1e6) * node.dtype.itemsize, flop=np.nan_to_num(elements) * flop,
+                   args=args, label=label or getattr(function, "__name__", "map"))
+
+
+def _block_info(node: Expr) -> list[tuple[dict[str, Any]]]:
+    """dask's `block_info`: for each operand and the result, where this block lies."""
+    out_labels = node.params[3]
+    per_block: list[tuple[dict[str, Any]]] = []
+    places = [[(o, o + n) for o, n in zip(offsets(c), c, strict=True)] for c in node.chunks]
+    for at in itertools.product(*map(range, node.grid)):
+        entry: dict[Any, Any] = {}
+        for k, (a, names) in enumerate(zip(node.args, node.params[2], strict=True)):
+            loc = tuple(at[out_labels.index(x)] if x in out_labels and a.grid[i] > 1 else 0 for i, x in enumerate(names))
+            entry[k] = {"shape": a.shape, "num-chunks": a.grid, "chunk-location": loc,
+                        "array-location": [(sum(c[:j]), sum(c[:j + 1])) for c, j in zip(a.chunks, loc, strict=True)]}
+        entry[None] = {"shape": node.shape, "num-chunks": node.grid, "chunk-location": at, "dtype": node.dtype,
+                       "chunk-shape": tuple(c[i] for c, i in zip(node.chunks, at, strict=True)),
+                       "array-location": [places[d][i] for d, i in enumerate(at)]}
+        per_block.append(({"block_info": entry},))
+    return per_block
+
+
+def _lower_pick(low: Lowering, node: Expr) -> np.ndarray:
+    return low.add(node, Kernel("pick", node.params), node.grid, low.of(node.args[0]).reshape(-1, 1), label="pick")
+
+
+LOWER: dict[str, Rule] = {
+    "leaf": _lower_leaf,
+    "create": _lower_create,
+    "fused": _lower_fused,
+    "contract": _lower_contract,
+    "gather": _lower_gather,
+    "concat": _lower_concat,
+    "map": _lower_map,
+    "pick": _lower_pick,
+}

@@ -1,0 +1,113 @@
+"""Slices and re-blockings go down to where they cost nothing; axis maps meet and cancel.
+
+    gather(leaf)          -> leaf of another region and grid (a view: nothing moves)
+    gather(gather(x))     -> gather(x)
+    gather(axes(x))       -> axes(gather(x))
+    gather(ewise(x, ..))  -> ewise(gather(x), ..)        where it reaches only part, or reaches leaves
+    gather(full)          -> full of the new shape
+    axes(axes(x))         -> axes(x)
+"""
+
+from __future__ import annotations
+
+import math
+
+from nums_core.expr.build import axes, gather
+from nums_core.expr.grid import Chunks
+from nums_core.expr.node import Expr, Region, make
+
+
+def into_leaf(node: Expr) -> Expr | None:
+    x = node.args[0]
+    if x.op != "leaf" or x.params[0].kind == "held":
+        return None
+    source, region = x.params
+    start, step = node.params
+    if source.kind == "reader" and any(s < 0 for s in step):
+        return None
+    moved = Region(tuple(r + s * d for r, s, d in zip(region.start, start, region.step, strict=True)),
+                   tuple(s * d for s, d in zip(step, region.step, strict=True)))
+    return make("leaf", (), (source, moved), node.shape, node.dtype, node.chunks, x.line)
+
+
+def into_fill(node: Expr) -> Expr | None:
+    x = node.args[0]
+    if x.op != "create" or x.params[0] != "full":
+        return None
+    return make("create", (), x.params, node.shape, node.dtype, node.chunks, x.line)
+
+
+def merge(node: Expr) -> Expr | None:
+    x = node.args[0]
+    if x.op != "gather":
+        return None
+    (start, step), (start0, step0) = node.params, x.params
+    return gather(x.args[0], tuple(a + s * d for a, s, d in zip(start0, start, step0, strict=True)),
+                  tuple(s * d for s, d in zip(step, step0, strict=True)), node.chunks)
+
+
+def through_axes(node: Expr) -> Expr | None:
+    """Slice the operand of an axis map instead of its result."""
+    x = node.args[0]
+    if x.op != "axes":
+        return None
+    (source,), inner = x.params, x.args[0]
+    start, step = [0] * inner.ndim, [1] * inner.ndim
+    chunks: list[tuple[int, ...]] = list(inner.chunks)
+    for axis, s in enumerate(source):
+        if s is not None and inner.shape[s] == x.shape[axis]:
+            start[s], step[s], chunks[s] = node.params[0][axis], node.params[1][axis], node.chunks[axis]
+    return axes(gather(inner, tuple(start), tuple(step), tuple(chunks)), source, node.shape, node.chunks)
+
+
+def through_ewise(node: Expr) -> Expr | None:
+    """Slice the operands of an elementwise operation instead of its result: where that reads less, or where all its
+    operands are sources, so that re-blocking becomes free."""
+    x = node.args[0]
+    if x.op != "ewise" or not (2 * math.prod(node.shape) <= math.prod(x.shape) or _over_sources(x)):
+        return None
+    args = [_like(a, x, node) for a in x.args]
+    return make("ewise", args, x.params, node.shape, node.dtype, node.chunks, x.line)
+
+
+def _over_sources(x: Expr, depth: int = 4) -> bool:
+    if x.op == "leaf":
+        return x.params[0].kind == "array"
+    if x.op == "create":
+        return x.params[0] == "full"
+    return depth > 0 and x.op in ("ewise", "axes", "gather") and all(_over_sources(a, depth - 1) for a in x.args)
+
+
+def _like(a: Expr, x: Expr, node: Expr) -> Expr:
+    """What `node` gathers of `x`, gathered of the operand `a` of `x` (axes of extent 1 that are broadcast stay)."""
+    back = x.ndim - a.ndim
+    start, step = list(node.params[0][back:]), list(node.params[1][back:])
+    chunks: list[tuple[int, ...]] = list(node.chunks[back:])
+    for i, n in enumerate(a.shape):
+        if n == 1 and x.shape[back + i] != 1:
+            start[i], step[i], chunks[i] = 0, 1, (1,)
+    return gather(a, tuple(start), tuple(step), tuple(chunks))
+
+
+def merge_axes(node: Expr) -> Expr | None:
+    x = node.args[0]
+    if x.op != "axes":
+        return None
+    (outer,), (inner,) = node.params, x.params
+    source = tuple(None if s is None else inner[s] for s in outer)
+    base = x.args[0]
+    named = [s for s in source if s is not None]
+    if any(base.shape[i] != 1 for i in range(base.ndim) if i not in named):
+        return None  # an axis of the operand was broadcast from 1 and then dropped: keep both
+    for axis, s in enumerate(source):
+        if s is not None and outer[axis] is not None and base.shape[s] != x.shape[outer[axis]] and base.shape[s] != 1:
+            return None
+    return axes(base, source, node.shape, node.chunks)
+
+
+def same_chunks(a: Chunks, b: Chunks) -> bool:
+    return a == b
+
+
+RULES = [("gather", into_leaf), ("gather", into_fill), ("gather", merge), ("gather", through_axes),
+         ("gather", through_ewise), ("axes", merge_axes)]

@@ -1,0 +1,65 @@
+"""Elementwise operations: every NumPy ufunc of one element is a row, and so is each function written like one.
+
+The dtype rule of a ufunc is NumPy's own (`ufunc.resolve_dtypes`), NEP 50's weak Python scalars included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nums_core.errors import DTypeError
+from nums_core.ops.op import Table, boolean, promote, real_of, same
+
+ELEMENTWISE = Table()
+
+# Flop of one element, where it is far from 1 (measured ratios to an add, rounded).
+_HEAVY = {"exp": 8, "exp2": 8, "expm1": 12, "log": 8, "log2": 10, "log10": 10, "log1p": 12, "sin": 12, "cos": 12,
+          "tan": 20, "arcsin": 16, "arccos": 16, "arctan": 16, "arctan2": 24, "sinh": 20, "cosh": 16, "tanh": 16,
+          "arcsinh": 20, "arccosh": 20, "arctanh": 20, "power": 24, "float_power": 24, "sqrt": 3, "cbrt": 16,
+          "divide": 3, "floor_divide": 6, "remainder": 8, "fmod": 8, "hypot": 8, "logaddexp": 24, "logaddexp2": 24}
+
+
+def ufunc_loop(f: np.ufunc, dtypes: tuple[Any, ...], signature: Any = None) -> tuple[np.dtype, ...]:
+    """Operand and result dtypes of the loop NumPy would run."""
+    dtypes = tuple(np.dtype(bool) if d is bool else d for d in dtypes)
+    full = (*dtypes, *(None,) * f.nout)
+    try:
+        if signature is None:
+            return f.resolve_dtypes(full)
+        return f.resolve_dtypes(full, signature=(None,) * f.nin + (np.dtype(signature),) * f.nout)
+    except TypeError as error:
+        raise DTypeError(f"{error}; cast an operand first, as in x.astype(float)") from None
+
+
+def _rule(f: np.ufunc, which: int) -> Any:
+    def rule(*dtypes: Any, dtype: Any = None, **kw: Any) -> np.dtype:
+        return ufunc_loop(f, dtypes, dtype)[f.nin + which]
+    return rule
+
+
+UFUNCS: dict[str, np.ufunc] = {}
+for _n in dir(np):
+    _f = getattr(np, _n)
+    if isinstance(_f, np.ufunc) and _f.signature is None and _f.__name__ not in UFUNCS:
+        UFUNCS[_f.__name__] = _f
+        for _k in range(_f.nout):
+            ELEMENTWISE.row(_f.__name__ if _f.nout == 1 else f"{_f.__name__}.{_k}", "blockwise", _f.nin,
+                            _rule(_f, _k), _HEAVY.get(_f.__name__, 1))
+
+ELEMENTWISE.row("cast", "blockwise", 1, lambda *d, dtype, **kw: np.dtype(dtype))
+ELEMENTWISE.row("where", "blockwise", 3, lambda c, a, b, **kw: promote(a, b), 2)
+ELEMENTWISE.row("user", "blockwise", -1, lambda *d, dtype, **kw: np.dtype(dtype), 10)
+ELEMENTWISE.row("round", "blockwise", 1, lambda d, **kw: np.dtype(np.float16) if d == bool else np.dtype(d), 4)
+ELEMENTWISE.row("real", "blockwise", 1, real_of)
+ELEMENTWISE.row("imag", "blockwise", 1, real_of)
+ELEMENTWISE.row("angle", "blockwise", 1, lambda d, **kw: np.result_type(real_of(d), np.float16)
+                if np.dtype(d).kind in "fc" else np.dtype(float), 24)
+ELEMENTWISE.row("i0", "blockwise", 1, lambda d, **kw: np.result_type(d, np.float64)
+                if np.dtype(d).kind not in "f" else np.dtype(d), 60)
+ELEMENTWISE.row("sinc", "blockwise", 1, lambda d, **kw: np.dtype(d) if np.dtype(d).kind in "fc"
+                else np.dtype(float), 16)
+ELEMENTWISE.row("nan_to_num", "blockwise", 1, same, 3)
+ELEMENTWISE.row("isclose", "blockwise", 2, boolean, 6)
+ELEMENTWISE.row("searchsorted", "blockwise", 2, lambda *d, **kw: np.dtype(np.intp), 30)

@@ -1,0 +1,267 @@
+"""Fused programs on NumPy: a loop over tiles that stay in the cache, so that a chain of ufuncs reads memory once.
+
+`compile_program` turns a Program into `run(args, blocks, out=None)`. Each tile goes through all instructions in scratch
+buffers of the running thread; the last one writes into the result. Buffers are shared between values whose lives do
+not overlap (linear scan), and an elementwise instruction may overwrite an operand that dies there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nums_core.ops.program import Program
+from nums_core.runtime.devices import reducers
+from nums_core.runtime.devices.elementwise import CALLS
+
+# Working set of one tile over all its buffers: about half of a usual L2, so that inputs stream past it.
+TILE_BYTES = 256 * 1024
+_scratch = threading.local()
+
+
+def _buffer(register: int, nbytes: int) -> np.ndarray:
+    try:
+        buffers = _scratch.buffers
+    except AttributeError:
+        buffers = _scratch.buffers = {}
+    buffer = buffers.get(register)
+    if buffer is None or buffer.nbytes < nbytes:
+        buffer = buffers[register] = np.empty(max(nbytes, 4096), np.uint8)
+    return buffer
+
+
+def _registers(program: Program) -> list[int]:
+    """A scratch register for every instruction (-1: the result). A dying operand's register may be reused at once,
+    but only for a value of the same width and the same axes, which keeps overwriting in place legal."""
+    first = program.n_inputs + len(program.consts)
+    last_use: dict[int, int] = {}
+    for k, instr in enumerate(program.instrs):
+        for a in instr.args:
+            last_use[a] = k
+    masks = _axis_masks(program)
+    free: dict[tuple[int, frozenset[int]], list[int]] = {}
+    where: dict[int, int] = {}
+    out, count = [], 0
+    for k, instr in enumerate(program.instrs):
+        kind = (np.dtype(instr.dtype).itemsize, masks[first + k])
+        for a in set(instr.args):
+            if a >= first and last_use[a] == k and where[a] >= 0:
+                old = (np.dtype(program.instrs[a - first].dtype).itemsize, masks[a])
+                free.setdefault(old, []).append(where[a])
+        if k == len(program.instrs) - 1 and program.reduction is None:
+            out.append(-1)
+        elif free.get(kind):
+            out.append(free[kind].pop())
+        else:
+            out.append(count)
+            count += 1
+        where[first + k] = out[-1]
+    return out
+
+
+def _axis_masks(program: Program) -> list[frozenset[int]]:
+    """For each value, the loops it really varies along."""
+    masks = [frozenset(l for l, a in enumerate(m) if a is not None) for m in program.maps]  # noqa: E741
+    masks += [frozenset()] * len(program.consts)
+    for instr in program.instrs:
+        masks.append(frozenset().union(*(masks[a] for a in instr.args)))
+    return masks
+
+
+def _place(block: np.ndarray, amap: tuple[int | None, ...]) -> np.ndarray:
+    """A view of `block` with one axis a loop; axes no loop runs along have extent 1 and go."""
+    axes = [a for a in amap if a is not None]
+    if len(axes) < block.ndim:
+        block = block[tuple(slice(None) if a in axes else 0 for a in range(block.ndim))]
+        axes = [sorted(axes).index(a) for a in axes]
+    if axes != list(range(len(axes))):
+        block = block.transpose(axes)
+    if len(axes) != len(amap):
+        block = block[tuple(None if a is None else slice(None) for a in amap)]
+    return block
+
+
+def _tile_box(shape: tuple[int, ...], n_elem: int, square: bool) -> list[int]:
+    """Extents of a tile of at most `n_elem` elements: whole rows where all operands run along them, otherwise as
+    square as it can be, because an operand that runs across would touch a cache line an element."""
+    box = list(shape)
+    while math.prod(box) > n_elem:
+        axis = max(range(len(box)), key=lambda i: box[i]) if square else next(i for i, b in enumerate(box) if b > 1)
+        box[axis] = -(-box[axis] // max(2, min(box[axis], math.prod(box) // n_elem) if not square else 2))
+    return box
+
+
+def _runs_across(view: np.ndarray) -> bool:
+    strides = [(abs(s), -i) for i, (s, n) in enumerate(zip(view.strides, view.shape, strict=True)) if n > 1 and s]
+    return bool(strides) and -min(strides)[1] != max(i for i, n in enumerate(view.shape) if n > 1)
+
+
+class _Tiles:
+    """Runs the instructions of a program on one tile."""
+
+    def __init__(self, program: Program) -> None:
+        self.first = program.n_inputs + len(program.consts)
+        self.consts = list(program.consts)
+        masks = _axis_masks(program)
+        registers = _registers(program)
+        self.steps = [(CALLS[i.op], i.args, np.dtype(i.dtype), dict(i.kw), registers[k], masks[self.first + k])
+                      for k, i in enumerate(program.instrs)]
+        widths = [np.dtype(d).itemsize for d in program.dtypes]
+        widths += [s[2].itemsize for s in {s[4]: s for s in self.steps}.values()]
+        self.tile_elems = max(1024, TILE_BYTES // max(1, sum(widths)))
+
+    def run(self, views: Sequence[np.ndarray], shape: tuple[int, ...], flat: bool,
+            out: np.ndarray | None) -> np.ndarray:
+        values: list[Any] = [*views, *self.consts]
+        for call, args, dtype, kw, register, mask in self.steps:
+            if register < 0 and out is not None:
+                target = out
+            else:
+                dims = shape if flat else tuple(n if l in mask else 1 for l, n in enumerate(shape))  # noqa: E741
+                n_bytes = math.prod(dims) * dtype.itemsize
+                target = _buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims)
+            call([values[a] for a in args], target, kw)
+            values.append(target)
+        return values[-1]
+
+
+def compile_program(program: Program) -> Callable[..., Any]:
+    """`run(args, blocks, out=None)`: the block (or the partial state of the reduction) the program makes."""
+    if not program.instrs and program.reduction is None:
+        return _compile_copy(program)
+    tiles = _Tiles(program)
+    if program.reduction is None:
+        return _compile_map(program, tiles)
+    return _compile_reduction(program, tiles)
+
+
+def _compile_copy(program: Program) -> Callable[..., Any]:
+    amap = program.maps[0]
+
+    def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
+        view = _place(blocks[0], amap)
+        if out is None:
+            return view
+        out[...] = view
+        return out
+    return run
+
+
+def _loop_shape(views: list[np.ndarray], ndim: int) -> tuple[int, ...]:
+    if len(views) == 1:
+        return views[0].shape
+    return np.broadcast_shapes(*(v.shape for v in views)) if views else (1,) * ndim
+
+
+def _flattenable(views: list[np.ndarray], shape: tuple[int, ...], n: int) -> bool:
+    return all(v.size == 1 or (v.size == n and v.flags.c_contiguous) for v in views)
+
+
+def _boxes(shape: tuple[int, ...], box: list[int]) -> Any:
+    return itertools.product(*([slice(i, min(i + b, n)) for i in range(0, n, b)]
+                               for n, b in zip(shape, box, strict=True)))
+
+
+def _cut(view: np.ndarray, at: tuple[slice, ...]) -> np.ndarray:
+    return view[tuple(s if n > 1 else slice(None) for s, n in zip(at, view.shape, strict=True))]
+
+
+def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
+    maps, ndim = program.maps, program.ndim
+    dtype = np.dtype(program.instrs[-1].dtype)
+    plain = all(m == tuple(range(ndim)) for m in maps)
+
+    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        views = blocks if plain else [_place(b, m) for b, m in zip(blocks, maps, strict=True)]
+        shape = _loop_shape(views, ndim)
+        if args is not None:  # extents that no input shows: the result is broadcast further
+            shape = np.broadcast_shapes(shape, args)
+        if out is None:
+            out = np.empty(shape, dtype)
+        n = out.size
+        if n <= tiles.tile_elems:
+            if n:
+                tiles.run(views, shape, False, out)
+            return out
+        if out.flags.c_contiguous and _flattenable(views, shape, n):
+            flat = [v.reshape(-1) for v in views]
+            target, step = out.reshape(-1), tiles.tile_elems
+            for i in range(0, n, step):
+                stop = min(i + step, n)
+                cut = [v[i:stop] if v.size > 1 else v for v in flat]
+                tiles.run(cut, (stop - i,), True, target[i:stop])
+            return out
+        box = _tile_box(shape, tiles.tile_elems, any(map(_runs_across, views)))
+        for at in _boxes(shape, box):
+            target = out[at]
+            tiles.run([_cut(v, at) for v in views], target.shape, False, target)
+        return out
+    return run
+
+
+def _compile_reduction(program: Program, tiles: _Tiles) -> Callable[..., Any]:
+    maps, ndim = program.maps, program.ndim
+    assert program.reduction is not None
+    name, axes, kw = program.reduction
+    reducer = reducers.make(name, axes, dict(kw))
+    kept = [i for i in range(ndim) if i not in axes]
+    plain = all(m == tuple(range(ndim)) for m in maps)
+
+    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> Any:
+        views = blocks if plain else [_place(b, m) for b, m in zip(blocks, maps, strict=True)]
+        shape = _loop_shape(views, ndim)
+        offsets: tuple[int, ...] = (0,) * ndim
+        if args is not None:  # (offset, extent) a loop
+            offsets = tuple(o for o, _ in args)
+            shape = np.broadcast_shapes(shape, tuple(n for _, n in args))
+        n = math.prod(shape)
+        if n <= tiles.tile_elems or not reducer.tiled:
+            return reducer.map(_full(tiles.run(views, shape, False, None), shape), offsets)
+        if not kept and reducer.flat and _flattenable(views, shape, n):
+            flat, step, state = [v.reshape(-1) for v in views], tiles.tile_elems, None
+            for i in range(0, n, step):
+                stop = min(i + step, n)
+                value = tiles.run([v[i:stop] if v.size > 1 else v for v in flat], (stop - i,), True, None)
+                part = reducer.map_flat(value if value.size == stop - i else np.broadcast_to(value, stop - i), ndim)
+                state = part if state is None else reducer.combine(state, part)
+            return state
+        box = _tile_box(shape, tiles.tile_elems, any(map(_runs_across, views)))
+        kept_box = [b if i in kept else n for i, (b, n) in enumerate(zip(box, shape, strict=True))]
+        parts: dict[tuple[int, ...], Any] = {}
+        for at in _boxes(shape, box):
+            dims = tuple(s.stop - s.start for s in at)
+            value = _full(tiles.run([_cut(v, at) for v in views], dims, False, None), dims)
+            part = reducer.map(value, tuple(o + s.start for o, s in zip(offsets, at, strict=True)))
+            key = tuple(at[i].start // kept_box[i] for i in kept)
+            parts[key] = part if key not in parts else reducer.combine(parts[key], part)
+        return _join(parts, kept, shape, kept_box, reducer)
+    return run
+
+
+def _full(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A value that is broadcast over some loops, at full extent."""
+    return value if value.shape == shape else np.broadcast_to(value, shape)
+
+
+def _join(parts: dict[tuple[int, ...], Any], kept: list[int], shape: tuple[int, ...], box: list[int],
+          reducer: Any) -> Any:
+    """Put the partial results of several tiles side by side along the loops that are kept."""
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    first = next(iter(parts.values()))
+    fields = first if isinstance(first, tuple) else (first,)
+    dims = tuple(shape[i] if i in kept else 1 for i in range(len(shape)))
+    joined = [np.empty(dims, f.dtype) if isinstance(f, np.ndarray) else f for f in fields]
+    for key, part in parts.items():
+        at: list[slice] = [slice(None)] * len(shape)
+        for k, i in zip(key, kept, strict=True):
+            at[i] = slice(k * box[i], min((k + 1) * box[i], shape[i]))
+        for target, piece in zip(joined, part if isinstance(part, tuple) else (part,), strict=True):
+            if isinstance(target, np.ndarray):
+                target[tuple(at)] = piece
+    return tuple(joined) if isinstance(first, tuple) else joined[0]

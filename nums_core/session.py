@@ -1,0 +1,361 @@
+"""Session: the one place where graph, scheduler and runtime meet: compile, cache, run.
+
+    expressions -> key of their structure -> plan (from the cache, or optimise + lower + schedule) -> executor
+
+A plan is kept by the *structure* of the expressions: operations, shapes, grids, where inputs lie. Data are not part of it,
+so the second iteration of a loop plans nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nums_core import config
+from nums_core.errors import ConfigError
+from nums_core.expr.lower import lower
+from nums_core.expr.node import Expr, Source, postorder
+from nums_core.expr.optimise import optimise
+from nums_core.runtime.executors.base import Executor, Held, Output
+from nums_core.runtime.plan import Plan
+from nums_core.runtime.report import Report
+
+
+@dataclass
+class Compiled:
+    """A plan with what its results look like and what it cost to make."""
+
+    plan: Plan
+    optimise_s: float
+    plan_s: float
+
+
+class Session:
+    """An executor with its plan cache and last report."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.plans: OrderedDict[Any, Compiled] = OrderedDict()
+        self.plans_made = 0
+        self.last_report: Report | None = None
+        self._lock = threading.RLock()
+
+    def compiled(self, roots: Sequence[Expr]) -> tuple[Compiled, list[Source], bool]:
+        """The plan for `roots`, its inputs in order, and whether it came from the cache."""
+        key, sources = structure(roots)
+        c = config.get()
+        key = (key, c.policy, c.layout, c.reduction_order, c.seed)
+        with self._lock:
+            found = self.plans.get(key)
+            if found is not None:
+                self.plans.move_to_end(key)
+                return found, sources, True
+            made = self.plans[key] = self._compile(roots, sources)
+            while len(self.plans) > max(c.plan_cache_size, 1):
+                self.plans.popitem(last=False)
+        return made, sources, False
+
+    def _compile(self, roots: Sequence[Expr], sources: list[Source]) -> Compiled:
+        from nums_core.scheduler import make_plan
+
+        start = time.perf_counter()
+        graph = lower(optimise(roots), {s: i for i, s in enumerate(sources)})
+        lowered = time.perf_counter()
+        c = config.get()
+        plan = make_plan(graph, self.executor.cluster, policy=c.policy, layout=c.layout,
+                         reduction_order=c.reduction_order, seed=c.seed)
+        self.plans_made += 1
+        return Compiled(plan, lowered - start, time.perf_counter() - lowered)
+
+    def run(self, roots: Sequence[Expr], *, keep: bool, donate: frozenset[Source] = frozenset()) -> list[Any]:
+        """Compute `roots`: NumPy arrays, or with `keep` the blocks where they were made (`Held`)."""
+        began = time.perf_counter()
+        compiled, sources, reused = self.compiled(roots)
+        looked_up = time.perf_counter() - began
+        outputs = [Output(r.chunks, r.dtype.str if r.dtype.kind != "V" or r.dtype.names else r.dtype, keep)  # type: ignore[arg-type]
+                   for r in roots]
+        results, report = self.executor.run(
+            compiled.plan, [s.data for s in sources], outputs,
+            frozenset(i for i, s in enumerate(sources) if s in donate))
+        report.plan_reused = reused
+        report.optimise_s, report.plan_s = (0.0, looked_up) if reused else (compiled.optimise_s, compiled.plan_s)
+        self.last_report = report
+        return results
+
+    def explain(self, roots: Sequence[Expr]) -> Plan:
+        """The plan that computing `roots` would run."""
+        return self.compiled(roots)[0].plan
+
+
+def structure(roots: Sequence[Expr]) -> tuple[Any, list[Source]]:
+    """A hashable key of what `roots` are made of, and their sources in order of first use. About 1 us a node."""
+    number: dict[int, int] = {}
+    sources: dict[Source, int] = {}
+    parts: list[Any] = []
+    for node in postorder(roots):
+        if node.op == "leaf":
+            source, region = node.params
+            slot = sources.setdefault(source, len(sources))
+            where = source.data.home.tobytes() if source.kind == "held" else None
+            parts.append(("leaf", source.kind, slot, region, source.shape, node.dtype, node.chunks, where))
+        else:
+            parts.append((node.op, node.params, node.dtype, node.chunks, *[number[id(a)] for a in node.args]))
+        number[id(node)] = len(number)
+    return (tuple(parts), tuple(number[id(r)] for r in roots)), list(sources)
+
+
+# -- the session in force ---------------------------------------------------------------------------------------------
+
+_session: Session | None = None
+_lock = threading.RLock()
+
+
+def current() -> Session:
+    """The session in force; a local one is started when first needed."""
+    global _session
+    if _session is None:
+        with _lock:
+            if _session is None:
+                from nums_core.runtime.executors.local import from_config
+
+                _session = Session(from_config())
+    return _session
+
+
+def init(address: str | None = None, *, ray: Any = None, dask: Any = None, executor: Executor | None = None,
+         threads: int | None = None, memory: int | str | None = None) -> Session:
+    """Choose where arrays are computed, from here on.
+
+    Parameters
+    ----------
+    address : str, optional
+        "local" (default), or a Ray address: "auto", "ray://host:port".
+    ray : dict or True, optional
+        Options of the Ray executor, such as `dict(num_workers=4)`; True for its defaults.
+    dask : distributed.Client, optional
+    executor : Executor, optional
+        One made elsewhere.
+    threads : int, optional
+        Of the local executor; one a core if not given.
+    memory : int or text, bytes, optional
+        Budget of a worker, as in "4GiB".
+
+    Returns
+    -------
+    Session
+        Also a context manager: leaving it closes the executor and goes back to local threads.
+
+    Raises
+    ------
+    ConfigError
+        More than one place was named.
+    MissingBackendError
+        Ray or Dask is not installed.
+    """
+    chosen = [name for name, given in (("address", address), ("ray", ray), ("dask", dask), ("executor", executor))
+              if given is not None and given is not False]
+    if len(chosen) > 1 and set(chosen) != {"address", "ray"}:
+        raise ConfigError(f"init() got {' and '.join(chosen)}; name one place to compute")
+    memory_bytes = config.parse_bytes(memory) if memory is not None else config.get().memory_bytes
+    if executor is None:
+        executor = _make_executor(address, ray, dask, threads, memory_bytes)
+    return use(executor)
+
+
+def _make_executor(address: str | None, ray: Any, dask: Any, threads: int | None, memory_bytes: int) -> Executor:
+    if dask is not None:
+        from nums_core.runtime.executors.dask import DaskExecutor  # type: ignore[import-not-found]
+
+        return DaskExecutor(dask)
+    if ray or (address not in (None, "local")):
+        from nums_core.runtime.executors.ray import RayExecutor
+
+        options = dict(ray) if isinstance(ray, dict) else {}
+        if address not in (None, "local"):
+            options["address"] = address
+        if memory_bytes:
+            options.setdefault("memory_bytes", memory_bytes)
+        return RayExecutor(**options)
+    from nums_core.runtime.executors.local import LocalExecutor
+
+    return LocalExecutor(config.get().threads if threads is None else threads, memory_bytes)
+
+
+class _Using(Session):
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutdown()
+
+
+def use(executor: Executor) -> Session:
+    """Make `executor` the one in force; the one before is closed."""
+    global _session
+    with _lock:
+        before, _session = _session, _Using(executor)
+    if before is not None:
+        before.executor.close()
+    return _session
+
+
+def shutdown() -> None:
+    """Close the executor in force; the next computation starts a local one."""
+    global _session
+    with _lock:
+        before, _session = _session, None
+    if before is not None:
+        before.executor.close()
+
+
+# -- compute, persist, jit on arrays ----------------------------------------------------------------------------------
+
+def evaluate(roots: Sequence[Expr]) -> list[Any]:
+    """NumPy arrays of `roots`, in one run."""
+    return current().run(roots, keep=False)
+
+
+def keep(roots: Sequence[Expr], donate: frozenset[Source] = frozenset()) -> list[Expr]:
+    """Leaves whose blocks are computed and stay where they were made."""
+    return [held_leaf(h, r) for h, r in zip(current().run(roots, keep=True, donate=donate), roots, strict=True)]
+
+
+def held_leaf(held: Held, like: Expr) -> Expr:
+    from nums_core.expr.build import leaf
+
+    return leaf(Source("held", held, like.shape, like.dtype), like.chunks)
+
+
+def last_report() -> Report | None:
+    """The report of the last run."""
+    return current().last_report
+
+
+def jit(function: Callable[..., Any] | None = None, *, donate: Sequence[int] = ()) -> Callable[..., Any]:
+    """Plan `function` once for each signature of its arguments and replay it; results stay distributed (persisted).
+
+    Arguments and results may be arrays or tuples, lists and dicts of them; other arguments are static and must be
+    hashable. The function must build the same expressions for arguments of the same shape, dtype and grid.
+
+    Parameters
+    ----------
+    donate : positions of arguments whose blocks the results may overwrite. They must not be used afterwards.
+    """
+    if function is None:
+        return functools.partial(jit, donate=donate)
+    return functools.update_wrapper(_Jitted(function, tuple(donate)), function)  # type: ignore[arg-type]
+
+
+class _Jitted:
+    """A function with its traces: one plan a signature."""
+
+    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...]) -> None:
+        self.function, self.donate = function, donate
+        self.traces: dict[Any, _Trace] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        flat, shape_of_args = flatten(args)
+        arrays = [x for x in flat if hasattr(x, "expr")]
+        leaves = _as_leaves(arrays)
+        session = current()
+        key = (id(session), shape_of_args, tuple(_signature(x) for x in flat), _pattern(leaves))
+        trace = self.traces.get(key)
+        if trace is None or trace.session is not session:
+            trace = self.traces[key] = _Trace(session, self.function, args, leaves)
+        return trace.replay(leaves, self._donated(args))
+
+    def _donated(self, args: tuple[Any, ...]) -> frozenset[Source]:
+        out: set[Source] = set()
+        for k in self.donate:
+            for x in flatten((args[k],))[0]:
+                if hasattr(x, "expr") and x.expr.op == "leaf" and x.expr.params[0].kind == "held":
+                    out.add(x.expr.params[0])
+        return frozenset(out)
+
+
+def _as_leaves(arrays: list[Any]) -> list[Expr]:
+    """Arguments that are not computed yet are computed and kept, together."""
+    lazy = [x for x in arrays if x.expr.op != "leaf"]
+    if lazy:
+        for x, kept in zip(lazy, keep([x.expr for x in lazy]), strict=True):
+            x._expr = kept
+    return [x.expr for x in arrays]
+
+
+def _signature(x: Any) -> Any:
+    if not hasattr(x, "expr"):
+        return (type(x), x)
+    e = x.expr
+    source, region = e.params
+    where = source.data.home.tobytes() if source.kind == "held" else None
+    return (source.kind, e.shape, e.dtype, e.chunks, region, source.shape, where)
+
+
+def _pattern(leaves: list[Expr]) -> tuple[int, ...]:
+    """Which arguments are the same array."""
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(e.params[0]), k) for k, e in enumerate(leaves))
+
+
+class _Trace:
+    """One signature of a jitted function: its plan, and how to bind new arguments."""
+
+    def __init__(self, session: Session, function: Callable[..., Any], args: Any, leaves: list[Expr]) -> None:
+        self.session = session
+        results, self.shape_of_results = flatten(function(*args))
+        self.wrap = [type(r) if hasattr(r, "expr") else None for r in results]
+        self.static = [None if hasattr(r, "expr") else r for r in results]
+        roots = [r.expr for r in results if hasattr(r, "expr")]
+        self.likes = roots
+        self.compiled, sources, self.reused = session.compiled(roots)
+        position = {e.params[0]: k for k, e in enumerate(leaves)}
+        # Sources that are not arguments are constants of the trace.
+        self.bind: list[int | Source] = [position.get(s, s) for s in sources]
+        self.outputs = [Output(r.chunks, r.dtype.str, True) for r in roots]
+        self.first = True
+
+    def replay(self, leaves: list[Expr], donate: frozenset[Source]) -> Any:
+        began = time.perf_counter()
+        sources = [leaves[b].params[0] if isinstance(b, int) else b for b in self.bind]
+        slots = frozenset(i for i, s in enumerate(sources) if s in donate) if donate else frozenset()
+        bound_s = time.perf_counter() - began
+        held, report = self.session.executor.run(self.compiled.plan, [s.data for s in sources], self.outputs, slots)
+        report.plan_reused = not self.first or self.reused
+        report.optimise_s = 0.0 if report.plan_reused else self.compiled.optimise_s
+        report.plan_s = bound_s if report.plan_reused else self.compiled.plan_s
+        self.first = False
+        self.session.last_report = report
+        made = iter([held_leaf(h, like) for h, like in zip(held, self.likes, strict=True)])
+        flat = [s if w is None else w(next(made)) for w, s in zip(self.wrap, self.static, strict=True)]
+        return unflatten(flat, self.shape_of_results)
+
+
+def flatten(tree: Any) -> tuple[list[Any], Any]:
+    """Leaves of nested tuples, lists and dicts, and a hashable description of the nesting."""
+    if isinstance(tree, (tuple, list)):
+        parts = [flatten(x) for x in tree]
+        return [x for flat, _ in parts for x in flat], (type(tree).__name__, *[d for _, d in parts])
+    if isinstance(tree, dict):
+        keys = list(tree)
+        flat, inner = flatten([tree[k] for k in keys])
+        return flat, ("dict", tuple(keys), inner)
+    return [tree], "*"
+
+
+def unflatten(flat: list[Any], description: Any) -> Any:
+    """The nesting that `flatten` described, with these leaves."""
+    return _take(iter(flat), description)
+
+
+def _take(leaves: Any, description: Any) -> Any:
+    if description == "*":
+        return next(leaves)
+    if description[0] == "dict":
+        return dict(zip(description[1], _take(leaves, description[2]), strict=True))
+    parts = [_take(leaves, d) for d in description[1:]]
+    return tuple(parts) if description[0] == "tuple" else parts
