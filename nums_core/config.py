@@ -40,6 +40,8 @@ class Config:
     block_bytes : int, bytes
         Aim for the size of a block when `chunks="auto"`. It does not depend on the machine, so that the same program
         has the same grid, and so the same bits, everywhere.
+    merge_bytes : int, bytes
+        Smaller blocks of arrays in memory are read together by reductions; 0 keeps every block a task.
     threads : int
         Threads of the local executor; 0 means one a core.
     memory_bytes : int, bytes
@@ -64,6 +66,7 @@ class Config:
     """
 
     block_bytes: int = 16 * 2**20
+    merge_bytes: int = 4 * 2**20
     threads: int = 0
     memory_bytes: int = 0
     spill_dir: str = ""
@@ -104,7 +107,7 @@ def _flag(value: Any) -> bool:
 
 
 _PARSE: dict[str, Callable[[Any], Any]] = {
-    "block_bytes": _at_least(1), "threads": _at_least(0), "memory_bytes": _at_least(0), "spill_dir": str,
+    "block_bytes": _at_least(1), "merge_bytes": _at_least(0), "threads": _at_least(0), "memory_bytes": _at_least(0), "spill_dir": str,
     "reduction_order": _one_of("fixed", "local"), "layout": _one_of("packed", "cyclic"), "policy": str,
     "implicit_compute": _flag, "progress": _one_of("auto", "on", "off"), "seed": _at_least(0),
     "plan_cache_size": _at_least(0),

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from nums_core.expr.cull import cull
 from nums_core.expr.grid import block_elements, offsets, overlaps
 from nums_core.expr.node import Const, Expr, Source, postorder
+from nums_core.expr.opaque import value_of
 from nums_core.ops.elementwise import ELEMENTWISE
 from nums_core.ops.program import Program
 from nums_core.ops.reductions import REDUCTIONS
@@ -59,7 +61,7 @@ def lower(roots: Sequence[Expr], slots: dict[Source, int]) -> TaskGraph:
     for node in postorder(roots):
         low.ids[id(node)] = _rule(node.op)(low, node)
     outputs = tuple(_whole_family(low, r) for r in roots)
-    return low.builder.build(outputs)
+    return cull(low.builder.build(outputs))
 
 
 def _rule(op: str) -> Rule:
@@ -222,15 +224,40 @@ def _lower_gather(low: Lowering, node: Expr) -> np.ndarray:
                 zip(x.chunks, start, step, node.chunks, strict=True)]
     if all(len(p) <= 1 for axis in per_axis for p in axis) and _whole_blocks(per_axis, x.chunks):
         return ids[np.ix_(*[[p[0][0] for p in axis] for axis in per_axis])] if ids.ndim else ids
-    counts = np.ones((), np.int64)
-    for axis in per_axis:
-        counts = np.multiply.outer(counts, np.array([len(p) for p in axis], np.int64))
-    flat: list[np.ndarray] = [ids[np.ix_(*[[k for k, _, _ in p] for p in pieces])].reshape(-1)
-                              for pieces in itertools.product(*per_axis)]
+    flat, counts = piece_ids(ids, per_axis)
     args = AxisArgs(tuple(tuple((int(n), p) for n, p in zip(want, axis, strict=True))
                           for want, axis in zip(node.chunks, per_axis, strict=True)))
-    return low.add(node, Kernel("gather"), node.grid, np.concatenate(flat) if flat else np.zeros(0, np.int64),
-                   counts=counts.reshape(-1), args=args, label="gather")
+    return low.add(node, Kernel("gather", (node.dtype,)), node.grid, flat, counts=counts, args=args, label="gather")
+
+
+def piece_ids(ids: np.ndarray, per_axis: Sequence[Sequence[Sequence[Any]]]) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks that each result block is put together from, and how many.
+
+    Parameters
+    ----------
+    ids : int64 array, shape of the operand's grid
+    per_axis : for each axis, for each result chunk, its pieces; a piece begins with the number of the chunk it is from
+
+    Returns
+    -------
+    flat : int64 array; for each result block in C order, the product of its pieces along the axes, in C order
+    counts : int64 array, shape (number of result blocks,)
+    """
+    grid = tuple(map(len, per_axis))
+    if not grid:
+        return ids.reshape(-1), np.ones(1, np.int64)
+    # Ragged products in bulk: pieces are padded to the longest list of their axis, then the padding is masked out.
+    index, valid = [], np.ones((1,) * 2 * len(grid), bool)
+    for axis, chunks in enumerate(per_axis):
+        width = max((len(p) for p in chunks), default=0)
+        table = np.array([[q[0] for q in p] + [-1] * (width - len(p)) for p in chunks],
+                         np.int64).reshape(len(chunks), width)
+        shape = [1] * 2 * len(grid)
+        shape[axis], shape[len(grid) + axis] = table.shape
+        index.append(table.reshape(shape))
+        valid = valid & (index[-1] >= 0)
+    chosen = np.broadcast_to(ids[tuple(index)], valid.shape)[valid]
+    return chosen, valid.reshape(math.prod(grid), math.prod(valid.shape[len(grid):])).sum(axis=1)
 
 
 def _whole_blocks(per_axis: Sequence[Any], have: Sequence[Sequence[int]]) -> bool:
@@ -250,6 +277,7 @@ def _lower_concat(low: Lowering, node: Expr) -> np.ndarray:
 
 def _lower_map(low: Lowering, node: Expr) -> np.ndarray:
     function, kwargs, labels, out_labels, info, label, flop = node.params
+    function = value_of(function)
     grid = node.grid
     columns = []
     for a, names in zip(node.args, labels, strict=True):
@@ -261,28 +289,24 @@ def _lower_map(low: Lowering, node: Expr) -> np.ndarray:
         columns.append(np.broadcast_to(ids, grid).reshape(-1))
     inputs = np.stack(columns, axis=1) if columns else np.zeros((math.prod(grid), 0), np.int64)
     elements = block_elements(node.chunks).reshape(-1)
-    args = ListArgs(tuple(_block_info(node))) if info else None
-    return low.add(node, Kernel("map", (function, kwargs, info)), grid, inputs, elements=elements,
-                   out_bytes=np.nan_to_num(elements, nan=1e6) * node.dtype.itemsize, flop=np.nan_to_num(elements) * flop,
-                   args=args, label=label or getattr(function, "__name__", "map"))
+    plain = tuple((name, value_of(v)) for name, v in kwargs)
+    args = AxisArgs(tuple(tuple(zip(itertools.count(), c)) for c in node.chunks))
+    return low.add(node, Kernel("map", (function, plain, node.dtype, _places(node) if info else None, info)), grid,
+                   inputs, elements=elements, out_bytes=np.nan_to_num(elements, nan=1e6) * node.dtype.itemsize,
+                   flop=np.nan_to_num(elements) * flop, args=args, label=label or _name(function))
 
 
-def _block_info(node: Expr) -> list[tuple[dict[str, Any]]]:
-    """dask's `block_info`: for each operand and the result, where this block lies."""
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _places(node: Expr) -> tuple[Any, ...]:
+    """What `block_info` says of the operands and the result: (shape, chunks, loop of each axis), the result last."""
     out_labels = node.params[3]
-    per_block: list[tuple[dict[str, Any]]] = []
-    places = [[(o, o + n) for o, n in zip(offsets(c), c, strict=True)] for c in node.chunks]
-    for at in itertools.product(*map(range, node.grid)):
-        entry: dict[Any, Any] = {}
-        for k, (a, names) in enumerate(zip(node.args, node.params[2], strict=True)):
-            loc = tuple(at[out_labels.index(x)] if x in out_labels and a.grid[i] > 1 else 0 for i, x in enumerate(names))
-            entry[k] = {"shape": a.shape, "num-chunks": a.grid, "chunk-location": loc,
-                        "array-location": [(sum(c[:j]), sum(c[:j + 1])) for c, j in zip(a.chunks, loc, strict=True)]}
-        entry[None] = {"shape": node.shape, "num-chunks": node.grid, "chunk-location": at, "dtype": node.dtype,
-                       "chunk-shape": tuple(c[i] for c, i in zip(node.chunks, at, strict=True)),
-                       "array-location": [places[d][i] for d, i in enumerate(at)]}
-        per_block.append(({"block_info": entry},))
-    return per_block
+    of_args = [(a.shape, a.chunks, tuple(out_labels.index(x) if x in out_labels and g > 1 else None
+                                         for x, g in zip(names, a.grid, strict=True)))
+               for a, names in zip(node.args, node.params[2], strict=True)]
+    return (*of_args, (node.shape, node.chunks, tuple(range(node.ndim))))
 
 
 def _lower_pick(low: Lowering, node: Expr) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from nums_core.expr.coarsen import coarsen
 from nums_core.expr.fuse import fuse
 from nums_core.expr.node import Expr, postorder, with_args
 from nums_core.expr.rules import algebra, contraction, movement
@@ -27,7 +28,7 @@ def optimise(roots: Sequence[Expr]) -> list[Expr]:
     """Rewritten, fused expressions with the same values."""
     roots = rewrite(roots)
     roots = contraction.reorder(roots)
-    return fuse(roots)
+    return coarsen(fuse(roots))
 
 
 def rewrite(roots: Sequence[Expr]) -> list[Expr]:

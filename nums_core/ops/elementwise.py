@@ -40,7 +40,7 @@ def _rule(f: np.ufunc, which: int) -> Any:
 
 
 UFUNCS: dict[str, np.ufunc] = {}
-for _n in dir(np):
+for _n in sorted(vars(np)):  # not dir(np): getattr of its lazy submodules would import them
     _f = getattr(np, _n)
     if isinstance(_f, np.ufunc) and _f.signature is None and _f.__name__ not in UFUNCS:
         UFUNCS[_f.__name__] = _f

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -115,6 +115,9 @@ class TaskGraph:
     flop: np.ndarray
     home: np.ndarray
     outputs: tuple[int, ...] = field(default=())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # what was worked out is worked out again
 
     @property
     def n_tasks(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
 from functools import lru_cache
 from typing import Any
 
@@ -29,20 +31,71 @@ def kernel_error(plan: Plan, task: int, error: Exception, operands: list[Any]) -
     """The error to raise for `error`, met in task `task`."""
     if isinstance(error, NumsError):
         return error
-    return error_from_text(type(error), failure_text(plan, task, error, operands))
+    text = failure_text(plan, task, f"{type(error).__name__}: {error}", list(map(describe, operands)))
+    return error_from_text(type(error), text)
 
 
-def failure_text(plan: Plan, task: int, error: Exception, operands: list[Any]) -> str:
+def failure_text(plan: Plan, task: int, what: str, operands: list[str]) -> str:
+    """What happened, in which operation and block, where the user wrote it, and on what."""
     f = plan.graph.families[int(plan.graph.family_of[task])]
     where = f"\n  written at {f.line}" if f.line else ""
-    return (f"{type(error).__name__}: {error}\n  in operation {f.label or f.kernel.name!r}, block {task - f.start} of "
-            f"{f.count}{where}\n  operands: {', '.join(map(describe, operands)) or 'none'}\n"
+    return (f"{what}\n  in operation {f.label or f.kernel.name!r}, block {task - f.start} of "
+            f"{f.count}{where}\n  operands: {', '.join(operands) or 'none'}\n"
             "  The session is usable; correct the operation at that line and compute again.")
 
 
 def error_from_text(kind: type[Exception], text: str) -> Exception:
-    made = _class_for(kind)
+    made = _class_for(kind)  # type: ignore[arg-type]
     try:
         return made(text)
     except Exception:  # a class whose constructor wants more than a message
         return KernelError(text)
+
+
+class RemoteFailure:
+    """A kernel's exception on its way from a worker: picklable, whatever the exception holds."""
+
+    def __init__(self, task: int, error: Exception, operands: list[Any]) -> None:
+        self.task = task
+        self.what = f"{type(error).__name__}: {error}"
+        self.operands = list(map(describe, operands))
+        self.trace = "".join(traceback.format_exception(error))
+        self.kind, self.error = _travels(error)
+
+    def raised(self, plan: Plan, task: int) -> Exception:
+        """The error to raise; `task` is the task's id in `plan`. The cause is the exception itself, if it travels."""
+        cause = _arrived(self.error)
+        if isinstance(cause, NumsError):
+            return cause
+        kind = _arrived(self.kind)
+        made = error_from_text(kind if isinstance(kind, type) else RuntimeError,
+                               failure_text(plan, task, self.what, self.operands))
+        made.__cause__ = cause if isinstance(cause, Exception) else RuntimeError(self.what)
+        made.__cause__.add_note(f"On the worker:\n{self.trace}")
+        return made
+
+
+def _travels(error: Exception) -> tuple[bytes, bytes]:
+    """The class of `error`, or its nearest base that can be pickled; and the exception, if it can."""
+    import cloudpickle
+
+    kinds = []
+    for kind in type(error).__mro__:
+        try:
+            kinds.append(cloudpickle.dumps(kind))
+            break
+        except Exception:
+            continue
+    try:
+        whole = cloudpickle.dumps(error)
+        pickle.loads(whole)
+    except Exception:
+        whole = b""
+    return kinds[0], whole
+
+
+def _arrived(data: bytes) -> Any:
+    try:
+        return pickle.loads(data)
+    except Exception:
+        return None

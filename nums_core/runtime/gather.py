@@ -36,6 +36,14 @@ class Destination:
             return [self.array[...]]
         return [self.array[at] for at in itertools.product(*chunk_slices(self.output.chunks))]
 
+    def collect(self, blocks: list[Any]) -> np.ndarray:
+        """The result made of all its blocks, in C order of the grid. A single block may be returned as it is."""
+        if self.array is None:
+            return self.join(blocks)
+        for view, block in zip(self.views(), blocks, strict=True):
+            view[...] = block
+        return self.array
+
     def join(self, blocks: list[Any]) -> np.ndarray:
         """Concatenate blocks whose sizes were not known, along every axis of the grid."""
         grid = [len(sizes) for sizes in self.output.chunks]

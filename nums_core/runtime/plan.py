@@ -6,8 +6,9 @@ it, the simulator only counts, and `text()` explains it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,9 @@ class Plan:
     policy: str = "single"
     prediction: Prediction | None = None
     scores: dict[str, float] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # what was worked out is worked out again
 
     @cached_property
     def position(self) -> np.ndarray:

@@ -10,17 +10,20 @@ import contextlib
 import itertools
 import os
 import pickle
+import shutil
+import struct
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from nums_core import config
 from nums_core._util import format_bytes
 from nums_core.errors import SpillError
+from nums_core.runtime.wire import pack, unpack
 
 _names = itertools.count()
 
@@ -37,20 +40,16 @@ class Spilled:
 
     def __init__(self, block: Any, folder: str) -> None:
         self.nbytes = block_bytes(block)
-        self.shape = getattr(block, "shape", ())
         self.path = os.path.join(folder, f"block-{os.getpid()}-{next(_names)}.blk")
         part = self.path + ".part"
-        self.is_array = isinstance(block, np.ndarray) and not block.dtype.hasobject
         try:
             with open(part, "wb") as file:
-                if self.is_array:
-                    np.save(file, block, allow_pickle=False)
-                else:
-                    pickle.dump(block, file, protocol=5)
+                _write(file, block)
             os.replace(part, self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
+        except BaseException as error:
+            _remove(part)
+            if not isinstance(error, OSError):
+                raise
             raise SpillError(
                 error.errno,
                 f"cannot spill {format_bytes(self.nbytes)} to {folder!r}: {error.strerror}. Free space there, choose "
@@ -59,12 +58,32 @@ class Spilled:
 
     def load(self) -> Any:
         with open(self.path, "rb") as file:
-            if self.is_array:
-                return np.load(file, allow_pickle=False)
-            return pickle.load(file)
+            return _read(file)
 
     def drop(self) -> None:
         self._finalizer()
+
+
+def _write(file: BinaryIO, block: Any) -> None:
+    """The lengths of the parts, the pickle, and the memory of its arrays as it is."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(pack([block]), protocol=5, buffer_callback=buffers.append)
+    raw = [b.raw() for b in buffers]
+    file.write(struct.pack(f"<{2 + len(raw)}q", len(raw), len(head), *[r.nbytes for r in raw]))
+    file.write(head)
+    for r in raw:
+        file.write(r)
+
+
+def _read(file: BinaryIO) -> Any:
+    n, head_bytes = struct.unpack("<2q", file.read(16))
+    sizes = struct.unpack(f"<{n}q", file.read(8 * n))
+    head = file.read(head_bytes)
+    buffers = [np.empty(size, np.uint8) for size in sizes]
+    for buffer in buffers:
+        if file.readinto(buffer) != buffer.nbytes:  # type: ignore[attr-defined]
+            raise OSError(f"the spill file {file.name!r} was cut short; something else wrote to the spill folder")
+    return unpack(pickle.loads(head, buffers=buffers))[0]
 
 
 def _remove(path: str) -> None:
@@ -73,24 +92,57 @@ def _remove(path: str) -> None:
 
 
 _folder: str | None = None
+_folder_pid = -1
 _folder_lock = threading.Lock()
+PREFIX = "nums-spill-"
 
 
 def spill_folder() -> str:
     """This process's folder for spilled blocks, made when first needed and removed at exit."""
-    global _folder
-    wanted = config.get().spill_dir or None
+    global _folder, _folder_pid
+    parent = os.path.abspath(config.get().spill_dir or tempfile.gettempdir())
     with _folder_lock:
-        if _folder is None or not os.path.isdir(_folder) or (wanted and not _folder.startswith(wanted)):
+        ours = _folder is not None and _folder_pid == os.getpid() and os.path.dirname(_folder) == parent
+        if _folder is None or not ours or not os.path.isdir(_folder):
             try:
-                if wanted:
-                    os.makedirs(wanted, exist_ok=True)
-                _folder = tempfile.mkdtemp(prefix="nums-spill-", dir=wanted)
+                os.makedirs(parent, exist_ok=True)
+                _sweep(parent)
+                _folder, _folder_pid = tempfile.mkdtemp(prefix=PREFIX, dir=parent), os.getpid()
+                lock = _try_lock(_folder)
             except OSError as error:
-                raise SpillError(error.errno, f"cannot make a spill folder in {wanted!r}: {error.strerror}; "
-                                 "set spill_dir to a writable folder") from error
-            weakref.finalize(_anchor, _remove_folder, _folder)
+                raise SpillError(error.errno, f"cannot make a spill folder in {parent!r}: {error.strerror}. Choose a "
+                                 "writable folder with nums_core.config.set(spill_dir=...)") from error
+            weakref.finalize(_anchor, _remove_folder, _folder, _folder_pid, lock)
         return _folder
+
+
+def _try_lock(folder: str) -> int | None:
+    """Lock a spill folder: its process holds the lock as long as it lives. None: another process has it (or no locks
+    here)."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    fd = os.open(os.path.join(folder, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _sweep(parent: str) -> None:
+    """Remove spill folders of processes that were killed before they could."""
+    for name in os.listdir(parent):
+        folder = os.path.join(parent, name)
+        # A folder without its lock is being made just now.
+        if name.startswith(PREFIX) and os.path.exists(os.path.join(folder, "lock")):
+            with contextlib.suppress(OSError):
+                fd = _try_lock(folder)
+                if fd is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.close(fd)
 
 
 class _Anchor:
@@ -100,21 +152,30 @@ class _Anchor:
 _anchor = _Anchor()  # lives as long as the process; its finalizers run at exit
 
 
-def _remove_folder(path: str) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
+def _remove_folder(path: str, pid: int, lock: int | None) -> None:
+    if pid == os.getpid():  # not in a forked child
+        shutil.rmtree(path, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 class BudgetStore:
     """Blocks by id, at most `budget_bytes` of them in memory as far as running tasks allow.
 
     `next_use(block)` gives the position of the block's next use in the plan. Safe to use from several threads.
+
+    Attributes
+    ----------
+    foreign : set of int
+        Blocks that are views of memory which is not the run's own (the user's arrays, results): they count nothing, and
+        spilling them would free nothing.
+    live_bytes, peak_bytes, spilled_bytes, unspilled_bytes : float, bytes
     """
 
     def __init__(self, budget_bytes: float, next_use: Callable[[int], float]) -> None:
         self.budget_bytes, self.next_use = budget_bytes, next_use
         self.blocks: dict[int, Any] = {}
+        self.foreign: set[int] = set()
         self.pins: dict[int, int] = {}
         self.live_bytes = self.peak_bytes = 0.0
         self.spilled_bytes = self.unspilled_bytes = 0.0
@@ -123,62 +184,77 @@ class BudgetStore:
         self.reserved = 0.0
 
     def enter(self, blocks: list[int], need_bytes: float) -> list[Any]:
-        """Bring operands into memory, pin them, and make room for `need_bytes` more; waits for other tasks if it must."""
+        """Bring operands into memory, pin them, make room for `need_bytes` more; waits for other tasks if it must."""
         with self.changed:
             self.active += 1
-            while True:
-                missing = [b for b in dict.fromkeys(blocks) if isinstance(self.blocks[b], Spilled)]
-                need = need_bytes + sum(self.blocks[b].nbytes for b in missing)
-                keep = set(blocks)
-                if self._room(need, keep) or self.active == 1:
-                    break
-                self.active -= 1  # somebody else holds the memory: let them finish first
-                self.changed.wait(timeout=1.0)
-                self.active += 1
-            for b in missing:
-                spilled = self.blocks[b]
-                self.unspilled_bytes += spilled.nbytes
-                self.blocks[b] = spilled.load()
-                self._grow(spilled.nbytes)
-            for b in keep:
+            try:
+                missing = self._wait_for_room(blocks, need_bytes)
+                for b in missing:
+                    self._load(b)
+            except BaseException:
+                self.active -= 1
+                self.changed.notify_all()
+                raise
+            for b in set(blocks):
                 self.pins[b] = self.pins.get(b, 0) + 1
             self.reserved += need_bytes
             return [self.blocks[b] for b in blocks]
 
+    def _wait_for_room(self, blocks: list[int], need_bytes: float) -> list[int]:
+        keep = set(blocks)
+        while True:
+            missing = [b for b in keep if isinstance(self.blocks[b], Spilled)]
+            need = need_bytes + sum(self.blocks[b].nbytes for b in missing)
+            if self._room(need, keep) or self.active == 1:
+                return missing
+            self.active -= 1  # somebody else holds the memory: let them finish first
+            try:
+                self.changed.wait(timeout=1.0)
+            finally:
+                self.active += 1
+
+    def _load(self, b: int) -> None:
+        spilled = self.blocks[b]
+        self.blocks[b] = spilled.load()
+        self.unspilled_bytes += spilled.nbytes
+        self.foreign.discard(b)  # what came back from the disk is memory of ours
+        self._grow(spilled.nbytes)
+
     def leave(self, blocks: list[int], made: int, block: Any, need_bytes: float, counts: bool = True) -> None:
         """Unpin operands and store the block a task made."""
         with self.changed:
-            self.active -= 1
-            self.reserved -= need_bytes
-            for b in set(blocks):
-                self.pins[b] -= 1
-                if not self.pins[b]:
-                    del self.pins[b]
-            if block is not None:
-                self.blocks[made] = block
-                if counts:
-                    self._grow(block_bytes(block))
-            self.changed.notify_all()
+            self._unpin(blocks, need_bytes)
+            self.put(made, block, counts)
 
     def abandon(self, blocks: list[int], need_bytes: float) -> None:
-        self.leave(blocks, -1, None, need_bytes)
+        """Unpin operands of a task that failed."""
+        with self.changed:
+            self._unpin(blocks, need_bytes)
+
+    def _unpin(self, blocks: list[int], need_bytes: float) -> None:
+        self.active -= 1
+        self.reserved -= need_bytes
+        for b in set(blocks):
+            self.pins[b] -= 1
+            if not self.pins[b]:
+                del self.pins[b]
+        self.changed.notify_all()
 
     def put(self, made: int, block: Any, counts: bool) -> None:
         with self.changed:
             self.blocks[made] = block
-            if counts and not isinstance(block, Spilled):
+            if not counts:
+                self.foreign.add(made)
+            elif not isinstance(block, Spilled):
                 self._grow(block_bytes(block))
 
-    def free(self, block: int, counts: bool = True) -> None:
+    def free(self, block: int) -> None:
         with self.changed:
             value = self.blocks.pop(block, None)
-            if value is not None and counts and not isinstance(value, Spilled):
+            if block in self.foreign:
+                self.foreign.discard(block)
+            elif value is not None and not isinstance(value, Spilled):
                 self.live_bytes -= block_bytes(value)
-
-    def pop(self, block: int) -> Any:
-        """Take a block out, in memory or as `Spilled`."""
-        with self.changed:
-            return self.blocks.pop(block)
 
     def _grow(self, n: float) -> None:
         self.live_bytes += n
@@ -205,5 +281,3 @@ class BudgetStore:
 
     def _spillable(self, b: int, value: Any) -> bool:
         return b not in self.foreign and not isinstance(value, Spilled) and block_bytes(value) > 4096
-
-    foreign: frozenset[int] = frozenset()  # blocks that are views of the user's own arrays: spilling frees nothing

@@ -7,17 +7,20 @@ into runs worth about `TARGET_S`, and only what crosses between runs needs locks
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from nums_core.ops.taskgraph import LEAF, Kernel
+from nums_core.ops.taskgraph import LEAF, Kernel, TaskGraph
 from nums_core.runtime.plan import Plan
 
 TARGET_S = 1e-3
 TASK_OVERHEAD_S = 3e-6
+# Below this a task's Python dominates, and a second thread only fights for the interpreter.
+MIN_TASK_S = 12e-6
+INLINE_S = 150e-6
 
 
 def estimated_seconds(plan: Plan) -> np.ndarray:
@@ -32,9 +35,16 @@ def estimated_seconds(plan: Plan) -> np.ndarray:
     return seconds
 
 
-@dataclass
+def useful_threads(seconds: np.ndarray, n_tasks: int, threads: int) -> int:
+    """How many of `threads` threads a run of `n_tasks` tasks is worth."""
+    total = float(seconds.sum())
+    return threads if total > INLINE_S and total / max(n_tasks, 1) > MIN_TASK_S else 1
+
+
 class TaskTable:
     """A plan made ready to run: for each task its function, arguments and operands, as plain lists.
+
+    It does not hold the plan itself, so that caches keyed weakly by plans let go of both.
 
     Attributes
     ----------
@@ -44,29 +54,25 @@ class TaskTable:
     inputs : list of lists of block ids
     """
 
-    plan: Plan
-    functions: list[Any] = field(init=False)
-    args: list[Any] = field(init=False)
-    inputs: list[list[int]] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, graph: TaskGraph) -> None:
         from nums_core.runtime.devices.numpy import compile_kernel
 
-        g = self.plan.graph
-        self.functions, self.args = [], []
+        self.graph = graph
+        self.functions: list[Any] = []
+        self.args: list[Any] = []
         compiled: dict[int, Any] = {}
-        for f in g.families:
+        for f in graph.families:
             run = None
             if f.role != LEAF and f.kernel.name != "read":
                 run = compiled.get(id(f.kernel)) or compiled.setdefault(id(f.kernel), compile_kernel(f.kernel))
             self.functions.extend(itertools.repeat(run, f.count))
             self.args.extend(f.args if f.args is not None else itertools.repeat(None, f.count))
-        idx, ptr = g.in_idx.tolist(), g.in_ptr.tolist()
-        self.inputs = [idx[a:b] for a, b in itertools.pairwise(ptr)]
+        idx = graph.in_idx.tolist()
+        self.inputs = [idx[a:b] for a, b in itertools.pairwise(graph.in_ptr.tolist())]
 
     def bind_readers(self, inputs: Any) -> list[Any]:
         """Functions with this run's sources in place of `read` kernels."""
-        readers = [f for f in self.plan.graph.families if f.kernel.name == "read"]
+        readers = [f for f in self.graph.families if f.kernel.name == "read"]
         if not readers:
             return self.functions
         functions = list(self.functions)
@@ -75,10 +81,21 @@ class TaskTable:
         return functions
 
     @cached_property
+    def need(self) -> list[float]:
+        """Bytes of the block each task makes, as far as they are known."""
+        return np.nan_to_num(self.graph.out_bytes).tolist()
+
+    @cached_property
+    def mean_bytes(self) -> float:
+        """Bytes of a block on average, leaves left out."""
+        made = np.nan_to_num(self.graph.out_bytes[~self.graph.is_leaf])
+        return float(made.mean()) if len(made) else 0.0
+
+    @cached_property
     def blas(self) -> bool:
         """Whether any kernel may call a threaded BLAS."""
         return any(f.kernel.name == "contract" or f.kernel.name.startswith(("linalg.", "map"))
-                   for f in self.plan.graph.families)
+                   for f in self.graph.families)
 
 
 def _reader(source: Any, kernel: Kernel) -> Any:
@@ -122,26 +139,36 @@ class Segments:
 def cut(plan: Plan, seconds: np.ndarray, n_threads: int) -> Segments:
     """Cut the order of a one-worker plan into segments."""
     g = plan.graph
-    order = plan.order[~g.is_leaf[plan.order]]
+    return cut_run(g, plan.order[~g.is_leaf[plan.order]], seconds, n_threads, g.is_output)
+
+
+def cut_run(g: TaskGraph, order: np.ndarray, seconds: np.ndarray, n_threads: int, keep: np.ndarray) -> Segments:
+    """Cut a run of tasks of `g` into segments.
+
+    Parameters
+    ----------
+    order : int64 array
+        Tasks, no leaves, in the order in which they would run; what they read is among them or exists already.
+    seconds : float64 array, shape (n,), s
+    n_threads : int
+        How many threads share the segments.
+    keep : bool array, shape (n,)
+        Blocks that are needed after the run, so that nothing in it may free them.
+    """
     if len(order) == 0:
         return Segments([], [], [], [], [], {}, [])
     cost = seconds[order]
-    total = float(cost.sum())
-    # At least a few segments a thread, so that both ends of the run keep every thread busy.
-    target = max(20e-6, min(TARGET_S, total / (8 * n_threads))) if n_threads > 1 else max(TARGET_S, total / 64)
-    label = np.floor((np.cumsum(cost) - cost / 2) / target).astype(np.int64)
-    label = np.cumsum(np.diff(label, prepend=label[0]) != 0)
+    label = _labels(cost, n_threads)
     n_segments = int(label[-1]) + 1
     segment = np.full(g.n_tasks, -1, np.int64)
     segment[order] = label
-
     ends = np.flatnonzero(np.diff(label, append=n_segments + 1)) + 1
     flat = order.tolist()
     tasks = [flat[a:b] for a, b in itertools.pairwise([0, *ends.tolist()])]
     seconds_of = np.bincount(label, weights=cost, minlength=n_segments).tolist()
 
-    consumer, producer = g.consumer_of_edge, g.in_idx
-    s_of, d_of = segment[producer], segment[consumer]
+    producer, place = edges_of(g, order)  # every edge into the run, and where in `order` its reader stands
+    s_of, d_of = segment[producer], label[place]
     cross = s_of != d_of
     # The distinct (block, reading segment) and (making segment, reading segment) pairs.
     reads: list[list[int]] = [[] for _ in range(n_segments)]
@@ -159,15 +186,34 @@ def cut(plan: Plan, seconds: np.ndarray, n_threads: int) -> Segments:
         n_before[d] += 1
 
     # Blocks used only inside their own segment die with their last reader there.
-    inner = np.ones(g.n_tasks, bool)
+    last = np.full(g.n_tasks, -1, np.int64)
+    last[order] = np.arange(len(order))
+    np.maximum.at(last, producer, place)
+    inner = segment >= 0
     inner[producer[cross]] = False
-    inner &= ~g.is_output & ~g.is_leaf
-    last = plan.last_use
+    inner &= ~keep
     dying = np.flatnonzero(inner)
-    killer = plan.order[last[dying]].tolist()
     of_task: dict[int, list[int]] = {}
-    for block, task in zip(dying.tolist(), killer, strict=True):
+    for block, task in zip(dying.tolist(), order[last[dying]].tolist(), strict=True):
         of_task.setdefault(task, []).append(block)
     none: list[int] = []
     frees = [[of_task.get(t, none) for t in run] for run in tasks]
     return Segments(tasks, seconds_of, n_before, after, reads, readers, frees)
+
+
+def _labels(cost: np.ndarray, n_threads: int) -> np.ndarray:
+    """Which segment each task of a run belongs to: non-decreasing from 0, no number left out."""
+    total = float(cost.sum())
+    # At least a few segments a thread, so that both ends of the run keep every thread busy.
+    target = max(20e-6, min(TARGET_S, total / (8 * n_threads))) if n_threads > 1 else max(TARGET_S, total / 64)
+    label = np.floor((np.cumsum(cost) - cost / 2) / target).astype(np.int64)
+    return np.cumsum(np.diff(label, prepend=label[0]) != 0)
+
+
+def edges_of(g: TaskGraph, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks that `tasks` read, edge by edge, and for each edge the position of its reader in `tasks`."""
+    start = g.in_ptr[tasks]
+    counts = g.in_ptr[tasks + 1] - start
+    place = np.repeat(np.arange(len(tasks)), counts)
+    first = np.cumsum(counts) - counts
+    return g.in_idx[np.arange(len(place)) - first[place] + start[place]], place

@@ -66,6 +66,9 @@ class Draft:
         g = self.graph
         ptr = g.in_ptr[family.start:family.stop + 1]
         blocks, counts = g.in_idx[ptr[0]:ptr[-1]], np.diff(ptr)
+        if not family.count:
+            self._append(replace(family, role=TASK))
+            return
         size = max(float(g.out_bytes[blocks].max(initial=0.0)), 1.0)
         most = max(2, int(expand.TASK_BYTES // size))
         if self._one_worker and counts.max(initial=0) <= most:

@@ -1,7 +1,7 @@
 """Reductions become trees of ordinary tasks, cut where their partial results change worker.
 
-`grow` handles all output blocks of a reduction with n partials at once: row r of `ids` holds the partials of output r. A
-range of the halving tree (`ops.tree`) whose leaves lie on one worker becomes one task; a range that spans workers
+`grow` handles all output blocks of a reduction with n partials at once: row r of `ids` holds the partials of output r.
+A range of the halving tree (`ops.tree`) whose leaves lie on one worker becomes one task; a range that spans workers
 becomes a task of two inputs, so each such range moves one partial. Where the partials of one worker weigh more than
 `TASK_BYTES` together their range is cut further, so that in depth-first order only O(log n) of them are alive.
 
@@ -189,7 +189,9 @@ def _inputs(ids: np.ndarray, value: dict[int, np.ndarray], one: list[np.ndarray]
 
 def _from_depth(values: np.ndarray, mask: np.ndarray, depth: int, below: int) -> _Part:
     fan = 2**(below - depth)
-    chosen = values.reshape(len(values), 2**depth, fan)[mask]
+    chosen: np.ndarray = values.reshape(-1, fan)
+    if not mask.all():
+        chosen = chosen[mask.reshape(-1)]
     return mask, chosen.reshape(-1), np.full(len(chosen), fan)
 
 
@@ -209,7 +211,8 @@ def ragged(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _level(parts: list[_Part], place: np.ndarray) -> Level:
-    rows = np.concatenate([np.nonzero(mask)[0] for mask, _, _ in parts])
+    parts = [part for part in parts if len(part[2])] or parts[:1]
+    rows = np.concatenate([np.repeat(np.arange(len(mask)), mask.sum(axis=1)) for mask, _, _ in parts])
     return Level(np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts]), rows,
                  np.concatenate([place[mask] for mask, _, _ in parts]))
 
@@ -270,18 +273,26 @@ def _drain(block: np.ndarray, worker: np.ndarray, row: np.ndarray, place_of: np.
 def cut(block: np.ndarray, worker: np.ndarray, counts: np.ndarray, target: np.ndarray, next_id: int, most: int,
         node_of: np.ndarray | None = None) -> Trees:
     """Trees over consecutive groups of partials of any sizes: `grow` (or, given `node_of`, `grow_local`) a size."""
+    rows = len(counts)
+    n = len(block) // max(rows, 1)
+    if (counts == n).all():
+        return _grow(block.reshape(rows, n), worker.reshape(rows, n), target, next_id, most, node_of)
     inner: list[Level] = []
     tops: list[Level] = []
     starts = np.cumsum(counts) - counts
-    for size in np.unique(counts):
+    for size in np.flatnonzero(np.bincount(counts)):
         groups = np.flatnonzero(counts == size)
         members = starts[groups][:, None] + np.arange(size)
-        args = (block[members], worker[members], target[groups], next_id, most)
-        grown = grow(*args) if node_of is None else grow_local(*args, node_of)
+        grown = _grow(block[members], worker[members], target[groups], next_id, most, node_of)
         levels = [level._replace(rows=groups[level.rows]) for level in (*grown.inner, grown.root)]
         inner += levels[:-1]
         tops.append(levels[-1])
         next_id += sum(len(level.counts) for level in levels[:-1])
-    if len(tops) == 1:
-        return Trees(inner, tops[0])
     return Trees(inner, _in_row_order(Level(*(np.concatenate(parts) for parts in zip(*tops, strict=True)))))
+
+
+def _grow(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int, most: int,
+          node_of: np.ndarray | None) -> Trees:
+    if node_of is None:
+        return grow(ids, workers, target, next_id, most)
+    return grow_local(ids, workers, target, next_id, most, node_of)

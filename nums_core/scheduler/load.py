@@ -20,7 +20,7 @@ from nums_core.scheduler.moves import Moves
 
 
 class Loads(NamedTuple):
-    """Loads of all workers, bytes: float64 arrays, shape (n_workers,). `moved` is the sum over all moves, unweighted."""
+    """Loads of all workers: float64 arrays, shape (n_workers,), bytes. `moved` is the plain sum over all moves."""
 
     mem: np.ndarray
     into: np.ndarray

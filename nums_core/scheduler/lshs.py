@@ -38,6 +38,7 @@ class State:
     cluster: Cluster
     lam: float
     source: str = "first"
+    ties: str = "bytes"
     moved: float = 0.0
     where: dict[int, list[int]] = field(default_factory=dict)  # block -> holders, maker first
     size: dict[int, float] = field(default_factory=dict)
@@ -69,8 +70,9 @@ class State:
                 out.append((b, src, size, size * self.lam if self.node[src] == self.node[d] else size))
         return out
 
-    def simulate(self, blocks: list[int], size: float, d: int) -> tuple[float, float, float, int]:
-        """(F, bytes moved, load of d, d) if a task on `blocks` ran on `d`; less is better."""
+    def simulate(self, blocks: list[int], size: float, d: int) -> tuple[float, ...]:
+        """(F, bytes moved, load of d, d) if a task on `blocks` ran on `d`; less is better. F alone with
+        `ties="first"`, where the first option found wins, as in the source."""
         mem, into, moved = self.mem[d] + size, self.into[d], 0.0
         out = self.top[2]
         sent: dict[int, float] = {}
@@ -80,7 +82,8 @@ class State:
             moved += n_bytes
             sent[src] = sent.get(src, self.out[src]) + cost
             out = max(out, sent[src])
-        return max(self.top[0], mem) + max(self.top[1], into) + out, moved, self.mem[d], d
+        F = max(self.top[0], mem) + max(self.top[1], into) + out  # noqa: N806
+        return (F,) if self.ties == "first" else (F, moved, self.mem[d], d)
 
     def commit(self, blocks: list[int], block: int, size: float, d: int) -> None:
         for b, src, n_bytes, cost in self.transfers(blocks, d):
@@ -167,7 +170,7 @@ def _post_order(lo: int, hi: int) -> list[tuple[int, int]]:
     return [*_post_order(lo, mid), *_post_order(mid, hi), (lo, hi)]
 
 
-_PAIRING = {"fifo": _Fifo, "local": _Local, "fixed": _Fixed}
+_PAIRING: dict[str, type[_Fifo] | type[_Local] | type[_Fixed]] = {"fifo": _Fifo, "local": _Local, "fixed": _Fixed}
 
 
 @dataclass(frozen=True)
@@ -182,10 +185,10 @@ class Search:
     """One run of LSHS over an unexpanded graph."""
 
     def __init__(self, graph: TaskGraph, layout: Layout, *, pairing: str = "local", source: str = "first",
-                 lam: float | None = None) -> None:
+                 ties: str = "bytes", lam: float | None = None) -> None:
         self.graph, self.pairing = graph, _PAIRING[pairing]
         cluster = layout.cluster
-        self.state = State(cluster, price_inside_node(cluster) if lam is None else lam, source)
+        self.state = State(cluster, price_inside_node(cluster) if lam is None else lam, source, ties)
         self.size: list[float] = graph.out_bytes.tolist()
         self.worker = [-1] * graph.n_tasks
         self.layout_of: list[int] = np.concatenate(
@@ -289,6 +292,6 @@ class Search:
 
 
 def search(graph: TaskGraph, layout: Layout, *, seed: int = 0, sample: int | None = 1, pairing: str = "local",
-           source: str = "first", lam: float | None = None) -> Result:
+           source: str = "first", ties: str = "bytes", lam: float | None = None) -> Result:
     """Run LSHS once; see the head of the module for the options."""
-    return Search(graph, layout, pairing=pairing, source=source, lam=lam).run(seed, sample)
+    return Search(graph, layout, pairing=pairing, source=source, ties=ties, lam=lam).run(seed, sample)

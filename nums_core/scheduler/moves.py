@@ -1,9 +1,9 @@
 """Which blocks travel, and from where: each block to each worker that needs it, once, relayed along a tree.
 
-The first copy that reaches a node crosses the network, the others of that node are taken from it; nodes pass the block on
-in a binomial tree, so a block wanted everywhere costs its maker log2(nodes) sends instead of nodes - 1, and the bytes
-moved stay the least possible. Destinations are numbered from the maker on, so that on a regular grid all workers relay
-equally much.
+The first copy that reaches a node crosses the network, the others of that node are taken from it; nodes pass the block
+on in a binomial tree, so a block wanted everywhere costs its maker log2(nodes) sends instead of nodes - 1, and the
+bytes moved stay the least possible. Destinations are numbered from the maker on, so that on a regular grid all workers
+relay equally much.
 """
 
 from __future__ import annotations
@@ -66,9 +66,18 @@ class Router:
                           (self.position[maker] + near) % self.width]
 
 
-def crossing(graph: TaskGraph, worker: np.ndarray) -> np.ndarray:
-    """Edges whose block is made on another worker than it is read."""
-    return np.flatnonzero(worker[graph.in_idx] != worker[graph.consumer_of_edge])
+class Crossings(NamedTuple):
+    """Edges whose block is made on another worker than it is read; `key` names the move that serves each."""
+
+    edge: np.ndarray
+    key: np.ndarray
+
+
+def crossings(graph: TaskGraph, worker: np.ndarray, router: Router) -> Crossings:
+    maker = worker[graph.in_idx]
+    reader = np.repeat(worker, np.diff(graph.in_ptr))
+    edge = np.flatnonzero(maker != reader)
+    return Crossings(edge, router.key(graph.in_idx[edge], maker[edge], reader[edge]))
 
 
 def list_moves(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, source: str = "relay") -> Moves:
@@ -76,23 +85,17 @@ def list_moves(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, source: s
 
     `source="first"` sends every copy from the maker, as NumS does.
     """
-    edges = crossing(graph, worker)
-    if not len(edges):
-        return Moves.none()
     router = Router(cluster)
-    keys = edge_keys(graph, worker, router, edges)
+    keys = crossings(graph, worker, router).key
+    if not len(keys):
+        return Moves.none()
     keys.sort()
     keys = keys[np.r_[True, keys[1:] != keys[:-1]]]
     block = router.block(keys)
     maker = worker[block]
     dst = router.dst(keys, maker)
     src = maker if source == "first" else _relays(block, router.far(keys), maker, dst)
-    return Moves(block, src.astype(np.int32), dst)
-
-
-def edge_keys(graph: TaskGraph, worker: np.ndarray, router: Router, edges: np.ndarray) -> np.ndarray:
-    block = graph.in_idx[edges]
-    return router.key(block, worker[block], worker[graph.consumer_of_edge[edges]])
+    return Moves(block, src, dst)
 
 
 def _relays(block: np.ndarray, far: np.ndarray, maker: np.ndarray, dst: np.ndarray) -> np.ndarray:
@@ -101,27 +104,29 @@ def _relays(block: np.ndarray, far: np.ndarray, maker: np.ndarray, dst: np.ndarr
     if new_block.all():
         return maker
     group = new_block | np.r_[True, far[1:] != far[:-1]]  # first copy that reaches a node
-    group_of = np.cumsum(group) - 1
-    home = far[group] == 0  # the maker's own node: it leads, not its first copy
-    src = _binomial(group, maker, dst, np.where(home, maker[group], dst[group]), home[group_of], group_of)
+    src = maker
+    if not group.all():
+        group_of = np.cumsum(group) - 1
+        home = far[group] == 0  # the maker's own node: it leads, not its first copy
+        src = _binomial(group, maker, dst, np.where(home, maker[group], dst[group]), home[group_of])
     lead = np.flatnonzero(group & (far > 0))
     if len(lead):
         starts = np.r_[True, block[lead][1:] != block[lead][:-1]]
-        every = np.zeros(len(lead), np.int64) if not len(lead) else np.cumsum(starts) - 1
-        src[lead] = _binomial(starts, maker[lead], dst[lead], maker[lead][starts], np.ones(len(lead), bool), every)
+        src = src.copy()
+        src[lead] = _binomial(starts, maker[lead], dst[lead], maker[lead][starts], True)
     return src
 
 
-def _binomial(start: np.ndarray, maker: np.ndarray, dst: np.ndarray, leader: np.ndarray, outside: np.ndarray,
-              group_of: np.ndarray) -> np.ndarray:
+def _binomial(start: np.ndarray, maker: np.ndarray, dst: np.ndarray, leader: np.ndarray,
+              outside: np.ndarray | bool) -> np.ndarray:
     """Parents in a binomial tree over each group: rank r is served by rank r less its highest bit; rank 0 leads.
 
-    Where `outside`, the leader is not in the list, and the members are ranks 1, 2, ...; else the first member leads (its
-    own source is left as the maker).
+    Where `outside`, the leader is not in the list, and the members are ranks 1, 2, ...; else the first member leads
+    (its own source is left as the maker).
     """
+    group_of = np.cumsum(start) - 1
     first = np.flatnonzero(start)[group_of]
-    at = np.arange(len(dst))
-    rank = at - first + outside
+    rank = np.arange(len(dst)) - first + outside
     parent = rank - (1 << np.maximum(np.frexp(rank.astype(float))[1] - 1, 0))
     src = np.where(parent <= 0, leader[group_of], dst[np.maximum(first + parent - outside, 0)])
     return np.where(rank == 0, maker, src).astype(np.int32)

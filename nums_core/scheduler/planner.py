@@ -1,37 +1,73 @@
-"""make_plan: from a graph and a cluster to placed, ordered tasks with their moves."""
+"""make_plan: from a graph and a cluster to placed, ordered tasks with their moves.
+
+    place    by the best of several policies (`portfolio`); reductions are cut into trees on the way (`draft`, `expand`)
+    order    depth first, the order with the lower peak (`order`)
+    predict  bytes and seconds (`simulate`)
+
+On one worker there is nothing to place, and planning is a few array operations a family.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nums_core.ops.taskgraph import LEAF, REDUCE, TaskGraph
+from nums_core.errors import ConfigError
+from nums_core.ops.taskgraph import REDUCE, TaskGraph
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.plan import Plan
 from nums_core.scheduler import order as ordering
+from nums_core.scheduler import simulate
 from nums_core.scheduler.draft import Draft, Placed
 from nums_core.scheduler.layout import Layout
-from nums_core.scheduler.moves import Moves, list_moves
-from nums_core.scheduler.simulate import Liveness, estimate
+from nums_core.scheduler.moves import Moves
+from nums_core.scheduler.policies import Problem
+from nums_core.scheduler.portfolio import check_policy, choose
+
+REDUCTION_ORDERS = ("fixed", "local")
 
 
 def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", layout: str = "packed",
               reduction_order: str = "fixed", seed: int = 0) -> Plan:
+    """Place, order and price every task of `graph`.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+        Reductions not yet cut. Tasks of one family must not read each other.
+    cluster : Cluster
+    policy : str
+        "portfolio" (the best of all), "lshs", "owner", "a-stationary", "b-stationary", "largest" or "layout".
+    layout : "packed" or "cyclic"
+        Where output blocks, and leaves without a home, lie.
+    reduction_order : "fixed" or "local"
+        "fixed" keeps to the halving tree of `ops.tree`, the same on every cluster. "local" combines what lies together
+        first and never moves more than k - 1 partials of k workers; its rounding depends on the cluster.
+    seed : int
+        Of the search; the same seed gives the same plan in any process.
+
+    Returns
+    -------
+    Plan
+        With a prediction, and F in bytes of each policy tried.
+
+    Raises
+    ------
+    ConfigError
+        Unknown policy, layout or reduction order.
+
+    Notes
+    -----
+    Linear in tasks and edges, up to the logarithm of a sort; see bench/planning.py for microseconds a task.
+    """
+    if reduction_order not in REDUCTION_ORDERS:
+        raise ConfigError(f"{reduction_order!r} is not a reduction order; write one of "
+                          f"{', '.join(map(repr, REDUCTION_ORDERS))}")
     if cluster.n_workers == 1:
-        placed, name, scores = _one_worker(graph, cluster), "single", {}
-    else:
-        placed, name, scores = _quick(graph, cluster, Layout(cluster, layout), reduction_order), "owner", {}
-    moves = list_moves(placed.graph, placed.worker, cluster) if cluster.n_workers > 1 else Moves.none()
-    live = Liveness(placed.graph, placed.worker, cluster, moves)
-    orders = ordering.candidates(placed.graph)
-    peaks = [live.peaks(o) for o in orders]
-    best = min(range(len(orders)), key=lambda i: float(peaks[i].max(initial=0.0)))
-    if len(moves.block):
-        position = np.empty(placed.graph.n_tasks, np.int64)
-        position[orders[best]] = np.arange(placed.graph.n_tasks)
-        by_time = np.argsort(position[moves.block], kind="stable")
-        moves = Moves(moves.block[by_time], moves.src[by_time], moves.dst[by_time])
-    return Plan(placed.graph, cluster, placed.worker, orders[best], moves.block, moves.src, moves.dst, name,
-                estimate(placed.graph, placed.worker, cluster, moves, peaks[best]), scores)
+        check_policy(policy)
+        return _finish(_one_worker(graph, cluster), cluster, Moves.none(), "single", {})
+    problem = Problem(graph, Layout(cluster, layout), reduction_order)
+    best, scores = choose(problem, policy, seed)
+    return _finish(best.placed, cluster, best.moves, best.name, scores)
 
 
 def _one_worker(graph: TaskGraph, cluster: Cluster) -> Placed:
@@ -46,15 +82,23 @@ def _one_worker(graph: TaskGraph, cluster: Cluster) -> Placed:
     return draft.finish()
 
 
-def _quick(graph: TaskGraph, cluster: Cluster, layout: Layout, reduction_order: str) -> Placed:
-    draft = Draft(graph, cluster, reduction_order)
-    for f, family in enumerate(graph.families):
-        at = layout.workers(family.grid)
-        if family.role == REDUCE:
-            draft.put_reduce(family, at, f in graph.outputs)
-        elif family.role == LEAF:
-            home = graph.home[family.start:family.stop]
-            draft.put(family, np.where(home >= 0, home, at))
-        else:
-            draft.put(family, at)
-    return draft.finish()
+def _finish(placed: Placed, cluster: Cluster, moves: Moves, name: str, scores: dict[str, float]) -> Plan:
+    """Order the tasks and the moves, and predict what they cost."""
+    graph, worker = placed.graph, placed.worker
+    live = simulate.Liveness(graph, worker, cluster, moves)
+    orders = ordering.candidates(graph)
+    peaks = [live.peaks(order) for order in orders]
+    best = min(range(len(orders)), key=lambda i: float(peaks[i].max(initial=0.0)))
+    moves = _in_time(moves, orders[best])
+    return Plan(graph, cluster, worker, orders[best], moves.block, moves.src, moves.dst, name,
+                simulate.predict(graph, worker, cluster, moves, orders[best], peaks[best]), scores)
+
+
+def _in_time(moves: Moves, order: np.ndarray) -> Moves:
+    """Moves in the order in which their blocks are made; of one block, relays after what they relay."""
+    if not len(moves.block):
+        return moves
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    by_time = np.argsort(position[moves.block], kind="stable")
+    return Moves(moves.block[by_time], moves.src[by_time], moves.dst[by_time])

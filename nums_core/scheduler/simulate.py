@@ -11,8 +11,12 @@ import numpy as np
 
 from nums_core.ops.taskgraph import TaskGraph
 from nums_core.runtime.cluster import Cluster
-from nums_core.runtime.plan import Prediction
-from nums_core.scheduler.moves import Moves, Router, crossing, edge_keys
+from nums_core.runtime.plan import Plan, Prediction
+from nums_core.scheduler.events import replay
+from nums_core.scheduler.moves import Moves, Router, crossings
+
+# Graphs up to this many tasks are replayed event by event when planned.
+REPLAY_TASKS = 2000
 
 
 def task_seconds(graph: TaskGraph, worker: np.ndarray, cluster: Cluster) -> np.ndarray:
@@ -33,9 +37,9 @@ def task_seconds(graph: TaskGraph, worker: np.ndarray, cluster: Cluster) -> np.n
 class Liveness:
     """Peak bytes alive on each worker, for any order of one placement.
 
-    Time is a worker's own sequence of tasks. A block lives from the task that makes it to its last reader there, outputs
-    to the end, a copy from its first to its last reader at its destination; leaves are held all along. A block's maker
-    is taken to have sent it off when its last local reader is done.
+    Time is a worker's own sequence of tasks. A block lives from the task that makes it to its last reader there,
+    outputs to the end, a copy from its first to its last reader at its destination; leaves are held all along. A
+    block's maker is taken to have sent it off when its last local reader is done.
     """
 
     def __init__(self, graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Moves) -> None:
@@ -45,10 +49,7 @@ class Liveness:
         self.ends = np.cumsum(self.counts + 1) - 1  # one slot more a worker, in which everything is gone
         self.held = np.bincount(worker, graph.out_bytes - self.weight, self.n)
         if len(moves.block):
-            router = Router(cluster)
-            self.cross = crossing(graph, worker)
-            keys = router.key(moves.block, worker[moves.block], moves.dst)
-            self.move_of = np.searchsorted(keys, edge_keys(graph, worker, router, self.cross))
+            self.cross, self.move_of = _served_by(graph, worker, cluster, moves)
             self.local = np.ones(len(graph.in_idx), bool)
             self.local[self.cross] = False
 
@@ -97,6 +98,17 @@ class Liveness:
         return np.bincount(first, size, total + 1) - np.bincount(last + 1, size, total + 1)
 
 
+def _served_by(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Moves) -> tuple[np.ndarray, np.ndarray]:
+    """Crossing edges, and the move that serves each."""
+    router = Router(cluster)
+    edge, key = crossings(graph, worker, router)
+    by_key = np.argsort(key)  # equal keys in any order will do
+    key = key[by_key]
+    move_of = np.empty(len(key), np.int64)
+    move_of[by_key] = np.cumsum(np.r_[False, key[1:] != key[:-1]])
+    return edge, np.argsort(router.key(moves.block, worker[moves.block], moves.dst))[move_of]
+
+
 def estimate(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Moves, peaks: np.ndarray) -> Prediction:
     """Prediction from sums alone; `peaks` as `Liveness` counts them."""
     n = cluster.n_workers
@@ -111,3 +123,20 @@ def estimate(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Move
         wire = np.where(inside, cluster.local.seconds(size), cluster.network.seconds(size))
         least = max(least, float(np.bincount(moves.dst, wire, n).max()), float(np.bincount(moves.src, wire, n).max()))
     return Prediction(least, into, out, peaks, busy)
+
+
+def predict(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Moves, order: np.ndarray,
+            peaks: np.ndarray) -> Prediction:
+    """`replay` for at most `REPLAY_TASKS` tasks on several workers, else `estimate`."""
+    if cluster.n_workers == 1 or graph.n_tasks > REPLAY_TASKS:
+        return estimate(graph, worker, cluster, moves, peaks)
+    return replay(graph, worker, cluster, moves, order, task_seconds(graph, worker, cluster))
+
+
+def simulate(plan: Plan, *, exact: bool = True) -> Prediction:
+    """Run a plan on its cluster in virtual time (or, `exact=False`, estimate it from sums)."""
+    graph, worker, cluster = plan.graph, plan.worker, plan.cluster
+    moves = Moves(plan.move_block, plan.move_src, plan.move_dst)
+    if exact:
+        return replay(graph, worker, cluster, moves, plan.order, task_seconds(graph, worker, cluster))
+    return estimate(graph, worker, cluster, moves, Liveness(graph, worker, cluster, moves).peaks(plan.order))

@@ -50,7 +50,7 @@ def _user(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
 
 
 CALLS: dict[str, Call] = {}
-for _name in dir(np):
+for _name in sorted(vars(np)):  # not dir(np): getattr of its lazy submodules would import them
     _f = getattr(np, _name)
     if isinstance(_f, np.ufunc) and _f.signature is None:
         if _f.nout == 1:

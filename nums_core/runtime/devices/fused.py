@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from nums_core.ops.elementwise import UFUNCS
 from nums_core.ops.program import Program
 from nums_core.runtime.devices import reducers
 from nums_core.runtime.devices.elementwise import CALLS
@@ -114,6 +116,30 @@ class _Tiles:
         widths = [np.dtype(d).itemsize for d in program.dtypes]
         widths += [s[2].itemsize for s in {s[4]: s for s in self.steps}.values()]
         self.tile_elems = max(1024, TILE_BYTES // max(1, sum(widths)))
+        self.direct = _direct(program)
+
+    def run_flat(self, cut: list[Any], n: int, out: np.ndarray | None) -> np.ndarray:
+        """The same for one-axis tiles; a full tile's buffers are kept as they are by each thread."""
+        values: list[Any] = cut + self.consts
+        buffers = self._flat_buffers()
+        full = n == self.tile_elems
+        for (call, args, _, kw, register, _), buffer in zip(self.steps, buffers, strict=True):
+            target = out if register < 0 and out is not None else buffer if full else buffer[:n]
+            call([values[a] for a in args], target, kw)
+            values.append(target)
+        return values[-1]
+
+    def _flat_buffers(self) -> list[np.ndarray]:
+        try:
+            kept = _scratch.flat
+        except AttributeError:
+            kept = _scratch.flat = weakref.WeakKeyDictionary()
+        buffers = kept.get(self)
+        if buffers is None:
+            buffers = kept[self] = [
+                _buffer(r, self.tile_elems * d.itemsize)[:self.tile_elems * d.itemsize].view(d)
+                for _, _, d, _, r, _ in self.steps]
+        return buffers
 
     def run(self, views: Sequence[np.ndarray], shape: tuple[int, ...], flat: bool,
             out: np.ndarray | None) -> np.ndarray:
@@ -128,6 +154,31 @@ class _Tiles:
             call([values[a] for a in args], target, kw)
             values.append(target)
         return values[-1]
+
+
+# Up to this many elements a block is evaluated as one expression, without scratch buffers.
+SMALL = 2048
+
+
+def _direct(program: Program) -> Callable[..., Any] | None:
+    """The program as one Python function of its blocks, for small blocks; None where it is not all plain ufuncs.
+
+    Tiny tasks spend their time in Python: straight-line code saves the loop, the lists and the dictionaries."""
+    if program.ndim == 0 or not program.instrs or any(i.kw or i.op not in UFUNCS or UFUNCS[i.op].nout != 1
+                                                      for i in program.instrs):
+        return None
+    n = program.n_inputs
+    names = [f"b[{k}]" for k in range(n)] + [f"c{k}" for k in range(len(program.consts))]
+    scope: dict[str, Any] = {f"c{k}": c for k, c in enumerate(program.consts)}
+    lines = []
+    for k, instr in enumerate(program.instrs):
+        scope[f"f{k}"] = UFUNCS[instr.op]
+        operands = ", ".join(names[a] for a in instr.args)
+        last = k == len(program.instrs) - 1
+        lines.append(f"    return f{k}({operands}, out)" if last else f"    v{k} = f{k}({operands})")
+        names.append(f"v{k}")
+    exec("def direct(b, out):\n" + "\n".join(lines), scope)  # the text above holds nothing but the names made here
+    return scope["direct"]
 
 
 def compile_program(program: Program) -> Callable[..., Any]:
@@ -176,7 +227,12 @@ def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
     dtype = np.dtype(program.instrs[-1].dtype)
     plain = all(m == tuple(range(ndim)) for m in maps)
 
+    small = tiles.direct if plain else None
+
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        if small is not None and args is None and blocks[0].size <= SMALL and (
+                len(blocks) == 1 or max(b.size for b in blocks) <= SMALL):
+            return small(blocks, out)
         views = blocks if plain else [_place(b, m) for b, m in zip(blocks, maps, strict=True)]
         shape = _loop_shape(views, ndim)
         if args is not None:  # extents that no input shows: the result is broadcast further
@@ -194,7 +250,7 @@ def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
             for i in range(0, n, step):
                 stop = min(i + step, n)
                 cut = [v[i:stop] if v.size > 1 else v for v in flat]
-                tiles.run(cut, (stop - i,), True, target[i:stop])
+                tiles.run_flat(cut, stop - i, target[i:stop])
             return out
         box = _tile_box(shape, tiles.tile_elems, any(map(_runs_across, views)))
         for at in _boxes(shape, box):
@@ -226,7 +282,8 @@ def _compile_reduction(program: Program, tiles: _Tiles) -> Callable[..., Any]:
             flat, step, state = [v.reshape(-1) for v in views], tiles.tile_elems, None
             for i in range(0, n, step):
                 stop = min(i + step, n)
-                value = tiles.run([v[i:stop] if v.size > 1 else v for v in flat], (stop - i,), True, None)
+                value = tiles.run_flat([v[i:stop] if v.size > 1 else v for v in flat], stop - i, None) if tiles.steps \
+                    else flat[0][i:stop]
                 part = reducer.map_flat(value if value.size == stop - i else np.broadcast_to(value, stop - i), ndim)
                 state = part if state is None else reducer.combine(state, part)
             return state

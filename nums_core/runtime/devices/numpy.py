@@ -106,7 +106,7 @@ def _index(axis: int, dtype: str) -> Run:
     return run
 
 
-def _gather() -> Run:
+def _gather(dtype: np.dtype | None = None) -> Run:
     """One block from rectangular pieces of several; see `expr.lower` for the arguments."""
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
         if len(blocks) == 1:
@@ -115,8 +115,7 @@ def _gather() -> Run:
                 return deliver(piece, out)
             return piece if 2 * piece.nbytes >= blocks[0].nbytes else piece.copy()
         if out is None:
-            dtype = blocks[0].dtype if len({b.dtype for b in blocks}) == 1 else np.result_type(*blocks)
-            out = np.empty([extent for extent, _ in args], dtype)
+            out = np.empty([extent for extent, _ in args], dtype if dtype is not None else np.result_type(*blocks))
         for block, at in zip(blocks, itertools.product(*[pieces for _, pieces in args]), strict=True):
             out[tuple(p[2] for p in at)] = block[tuple(p[1] for p in at)]
         return out
@@ -172,14 +171,12 @@ def _size(dims: tuple[int, ...]) -> int:
     return n
 
 
-def _map(function: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], with_info: bool) -> Run:
+def _map(function: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], dtype: np.dtype | None = None,
+         places: tuple[Any, ...] | None = None, wants: tuple[str, ...] | bool = ()) -> Run:
     """A function of the user, on whole blocks."""
-    kw = dict(kwargs)
+    from nums_core.runtime.devices.blocks import UserFunction
 
-    def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
-        block = function(*blocks, **kw, **args[0]) if with_info else function(*blocks, **kw)
-        return block if out is None else deliver(np.asarray(block), out)
-    return run
+    return UserFunction(function, dict(kwargs), dtype, places, wants)
 
 
 KERNELS: dict[str, Callable[..., Run]] = {

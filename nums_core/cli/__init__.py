@@ -1,0 +1,3 @@
+"""The `nums` command."""
+
+from nums_core.cli.main import main as main

@@ -1,0 +1,81 @@
+"""Which memory a result may use: donated blocks that a task may overwrite, and kept blocks that must be nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nums_core.runtime.engine import Engine
+
+
+def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, str]]) -> set[int]:
+    """Let an output block overwrite the donated block it is made from, where nothing else reads it any more.
+
+    Parameters
+    ----------
+    donated : set of block ids
+        Leaves that may be overwritten; those that will be are taken out of it.
+    kept : (task, dtype) pairs
+        Tasks whose blocks the run keeps.
+
+    Returns
+    -------
+    set of tasks that overwrite a donated block
+    """
+    overwriting: set[int] = set()
+    g, plan, inputs = engine.graph, engine.plan, engine.table.inputs
+    for t, dtype in kept:
+        kernel = g.families[int(g.family_of[t])].kernel
+        if kernel.name != "fused" or engine.outs[t] is not None:
+            continue
+        program = kernel.params[0]
+        identity = tuple(range(program.ndim))
+        for k, b in enumerate(inputs[t]):
+            old = engine.blocks[b]
+            if (b in donated and plan.last_use[b] == plan.position[t] and isinstance(old, np.ndarray)
+                    and old.dtype == dtype and old.nbytes == g.out_bytes[t] and old.flags.writeable
+                    and inputs[t].count(b) == 1 and program.maps[k] == identity):
+                engine.outs[t] = old
+                donated.discard(b)
+                overwriting.add(t)
+                break
+    return overwriting
+
+
+def root(array: np.ndarray) -> int:
+    """Identity of the memory behind an array."""
+    base = array
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    return id(base)
+
+
+class Keeper:
+    """Makes sure that blocks kept after a run share memory with nothing else: not with the user's arrays, not with blocks
+    kept before (a later donation would overwrite both), not with read-only shared memory.
+
+    `taken()` gives the arrays whose memory may not be shared; it is asked when the first block is kept.
+    """
+
+    def __init__(self, taken: Callable[[], Iterable[Any]]) -> None:
+        self._taken = taken
+
+    @cached_property
+    def taken(self) -> set[int]:
+        return {root(b) for b in self._taken() if isinstance(b, np.ndarray)}
+
+    def own(self, block: Any, donated: bool = False) -> Any:
+        """`block`, or a copy if its memory is taken. `donated`: it was written over a block that was given up."""
+        if isinstance(block, tuple):
+            return tuple(self.own(part) for part in block)
+        if not isinstance(block, np.ndarray):
+            return block
+        memory = root(block)
+        if not donated and (memory in self.taken or not block.flags.writeable):
+            block = np.array(block, order="K")
+            memory = root(block)
+        self.taken.add(memory)
+        return block

@@ -1,0 +1,146 @@
+"""Blocks on their way between processes or to disk, so that pickle-5 moves their memory without copying it.
+
+Pickle hands over the memory of an array as it is only for plain dtypes and for one contiguous run of memory, and each
+such buffer costs some microseconds. So extension dtypes (bfloat16, fp8, datetime64) travel as integers, arrays with gaps
+are closed up with the order of their axes in memory kept, and small blocks of one dtype travel as one array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+# Blocks up to this size are joined; a buffer of their own would cost more than copying them.
+SMALL_BYTES = 4096
+
+_SMALL, _ARRAY, _OTHER, _TUPLE = range(4)
+Code = tuple[Any, ...]
+
+
+def pack(blocks: list[Any]) -> Any:
+    """One picklable object for a list of blocks (arrays, numbers, tuples of them, or anything that pickles)."""
+    alike = _alike(blocks)
+    if alike is not None:
+        dtype, shape = alike
+        carrier = _carrier(dtype)
+        joined = np.concatenate([b.reshape(-1) for b in blocks]) if len(shape) != 1 else np.concatenate(blocks)
+        return "alike", len(blocks), dtype, shape, joined if carrier is None else joined.view(carrier)
+    packer = _Packer()
+    codes = [packer.code(b) for b in blocks]
+    return "mixed", codes, packer.dtypes, packer.joined(), packer.parts
+
+
+def unpack(payload: Any) -> list[Any]:
+    """The blocks that `pack` was given. They may be read-only, and small ones may share memory."""
+    if payload[0] == "alike":
+        _, n, dtype, shape, flat = payload
+        if shape == ():
+            return [row.reshape(()) for row in _as(flat, dtype).reshape(n, 1)]
+        return list(_as(flat, dtype).reshape(n, *shape))
+    _, codes, dtypes, joined, parts = payload
+    reader = _Unpacker(dtypes, joined, parts)
+    return [reader.block(c) for c in codes]
+
+
+def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return array if array.dtype == dtype else array.view(dtype)
+
+
+def _alike(blocks: list[Any]) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """The dtype and shape that all blocks share, if they are small contiguous arrays; otherwise None."""
+    first = blocks[0] if blocks else None
+    if type(first) is not np.ndarray or not 0 < first.nbytes <= SMALL_BYTES or not _joinable(first.dtype):
+        return None
+    dtype, shape = first.dtype, first.shape
+    for b in blocks:
+        if type(b) is not np.ndarray or b.shape != shape or b.dtype != dtype or not b.flags.c_contiguous:
+            return None
+    return dtype, shape
+
+
+def _joinable(dtype: np.dtype) -> bool:
+    return not dtype.hasobject and dtype.kind != "T"
+
+
+def _carrier(dtype: np.dtype) -> np.dtype | None:
+    """The integers that carry a dtype which pickle would copy; None where it need not be carried."""
+    if dtype.kind in "mMV" and dtype.names is None and not dtype.hasobject and dtype.itemsize in (1, 2, 4, 8):
+        return np.dtype(f"u{dtype.itemsize}")
+    return None
+
+
+class _Packer:
+    def __init__(self) -> None:
+        self.dtypes: list[np.dtype] = []
+        self.number: dict[np.dtype, int] = {}
+        self.small: list[list[np.ndarray]] = []
+        self.parts: list[Any] = []
+
+    def code(self, block: Any) -> Code:
+        if type(block) is tuple:
+            return _TUPLE, tuple(self.code(b) for b in block)
+        if type(block) is not np.ndarray or not _joinable(block.dtype):
+            self.parts.append(block)
+            return (_OTHER,)
+        d = self._dtype(block.dtype)
+        if block.nbytes <= SMALL_BYTES and block.flags.c_contiguous:
+            self.small[d].append(block.reshape(-1))
+            return _SMALL, d, block.shape
+        block, axes = _closed_up(block)
+        carrier = _carrier(block.dtype)
+        self.parts.append(block if carrier is None else block.view(carrier))
+        return _ARRAY, d, axes
+
+    def _dtype(self, dtype: np.dtype) -> int:
+        if dtype not in self.number:
+            self.number[dtype] = len(self.dtypes)
+            self.dtypes.append(dtype)
+            self.small.append([])
+        return self.number[dtype]
+
+    def joined(self) -> list[np.ndarray | None]:
+        out: list[np.ndarray | None] = []
+        for dtype, blocks in zip(self.dtypes, self.small, strict=True):
+            carrier = _carrier(dtype)
+            flat = np.concatenate(blocks) if blocks else None
+            out.append(flat if flat is None or carrier is None else flat.view(carrier))
+        return out
+
+
+def _closed_up(block: np.ndarray) -> tuple[np.ndarray, tuple[int, ...] | None]:
+    """`block` as one C-contiguous run of memory, and the transposition that restores its axes (None: as they are).
+
+    The order of the axes in memory is kept, because the last bits of sums and products depend on it.
+    """
+    if block.flags.c_contiguous:
+        return block, None
+    by_stride = sorted(range(block.ndim), key=lambda a: (-abs(block.strides[a]), a))
+    if by_stride == list(range(block.ndim)):
+        return np.ascontiguousarray(block), None
+    return np.ascontiguousarray(block.transpose(by_stride)), tuple(np.argsort(by_stride).tolist())
+
+
+class _Unpacker:
+    def __init__(self, dtypes: list[np.dtype], joined: list[np.ndarray | None], parts: list[Any]) -> None:
+        self.dtypes, self.parts = dtypes, iter(parts)
+        self.small = [None if j is None else _as(j, d) for j, d in zip(joined, dtypes, strict=True)]
+        self.at = [0] * len(joined)
+
+    def block(self, code: Code) -> Any:
+        kind = code[0]
+        if kind == _TUPLE:
+            return tuple(self.block(c) for c in code[1])
+        if kind == _OTHER:
+            return next(self.parts)
+        if kind == _SMALL:
+            _, d, shape = code
+            small, start = self.small[d], self.at[d]
+            assert small is not None
+            n = 1
+            for extent in shape:
+                n *= extent
+            self.at[d] = start + n
+            return small[start:start + n].reshape(shape)
+        array = _as(next(self.parts), self.dtypes[code[1]])
+        return array if code[2] is None else array.transpose(code[2])

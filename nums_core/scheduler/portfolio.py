@@ -1,0 +1,99 @@
+"""The portfolio: place the whole graph by several complete policies and keep the best.
+
+A greedy search looks one task ahead, and on products owner-computes beats it by its own objective; so every policy is
+carried out on paper, and the one with the least F runs (ties: fewer bytes moved, then name). It is never worse than any
+of its members, LSHS among them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nums_core.errors import ConfigError
+from nums_core.scheduler import lshs
+from nums_core.scheduler.draft import Draft, Placed
+from nums_core.scheduler.load import Loads, account
+from nums_core.scheduler.moves import Moves, list_moves
+from nums_core.scheduler.policies import RULES, Operands, Problem, complete
+from nums_core.scheduler.sweep import Sweep
+
+POLICIES = ("portfolio", "lshs", *RULES)
+
+# LSHS goes task by task in Python, 10 to 20 us a step, up to this many tasks; beyond, in waves.
+SEARCH_TASKS = 2000
+SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Member:
+    """One policy carried out on the whole graph."""
+
+    name: str
+    placed: Placed
+    moves: Moves
+    loads: Loads
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        return self.loads.F, self.loads.moved, self.name
+
+
+def check_policy(policy: str) -> None:
+    if policy not in POLICIES:
+        near = difflib.get_close_matches(policy, POLICIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the policies are {', '.join(POLICIES)}"
+        raise ConfigError(f"{policy!r} is not a scheduling policy; {hint}")
+
+
+def choose(problem: Problem, policy: str = "portfolio", seed: int = 0) -> tuple[Member, dict[str, float]]:
+    """The best member, and F of every member in bytes. One member, "aligned", where no task leaves a choice."""
+    check_policy(policy)
+    best: Member | None = None
+    scores: dict[str, float] = {}
+    seen: list[tuple[np.ndarray, str]] = []
+    for name, draft, choices in _drafts(problem, policy, seed):
+        twin = next((other for place, other in seen if np.array_equal(place, draft.place)), None)
+        if twin is not None:
+            scores[name] = scores[twin]
+            continue
+        member = _evaluate(problem, name if choices else "aligned", draft)
+        seen.append((draft.place, member.name))
+        scores[member.name] = member.loads.F
+        if best is None or member.rank < best.rank:
+            best = member
+        if not choices:
+            break
+    assert best is not None
+    return best, scores
+
+
+def _drafts(problem: Problem, policy: str, seed: int) -> Iterator[tuple[str, Draft, int]]:
+    """(name, placement, tasks with a choice) of each member asked for."""
+    for name, rule in RULES.items():
+        if policy in ("portfolio", name):
+            yield name, *complete(problem, rule)
+    if policy in ("portfolio", "lshs"):
+        small = problem.graph.n_tasks <= SEARCH_TASKS
+        for k in range(SEEDS if small and policy == "portfolio" else 1):
+            rule = _searched(problem, seed + k) if small else Sweep(problem, seed)
+            yield f"lshs-{k + 1}" if k else "lshs", *complete(problem, rule)
+
+
+def _searched(problem: Problem, seed: int):  # noqa: ANN202
+    """A rule that gives the answer of one LSHS search."""
+    pairing = problem.reduction_order
+    found = lshs.search(problem.graph, problem.layout, seed=seed, pairing=pairing, source="least").worker
+
+    def rule(problem: Problem, draft: Draft, ops: Operands) -> np.ndarray:
+        return found[ops.family.start:ops.family.stop]
+    return rule
+
+
+def _evaluate(problem: Problem, name: str, draft: Draft) -> Member:
+    placed = draft.finish()
+    moves = list_moves(placed.graph, placed.worker, problem.cluster)
+    return Member(name, placed, moves, account(placed.graph, placed.worker, moves, problem.cluster))
