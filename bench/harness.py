@@ -9,6 +9,7 @@ Seconds are of the run alone: making the library's array from the NumPy one is n
 and some do not. Peak bytes are the whole process's resident set during the timed runs, inputs included.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib.metadata
@@ -112,7 +113,7 @@ class _Process:
     def stop(self) -> None:
         with contextlib.suppress(OSError):  # it has died already
             self.pipe.send("stop")
-        self.process.join(5)
+        self.process.join(30)
         if self.process.is_alive():
             self.process.kill()
 
@@ -134,23 +135,27 @@ def _serve(pipe: Any, start: Start, check: Check) -> None:
                 traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]}
         pipe.send(answer)
-    os._exit(0)  # threads and clusters the library left running must not hold us up
+    atexit._run_exitfuncs()  # a cluster is stopped; threads left running are not waited for
+    os._exit(0)
 
 
 def _fastest(variants: Mapping[str, Callable[[], Run]], check: Check) -> tuple[Run, dict[str, float], int]:
     """The run of the fastest variant, its result checked; the seconds of each; the memory the fastest takes."""
-    tried = {}
+    tried: dict[str, float] = {}
+    best, growth_bytes = None, 0
     for name, prepare in variants.items():
         run = prepare()
-        if not tried:
+        if best is None:
             run()  # pays for imports, threads and plans, so it would say nothing of the variant
-        tried[name] = _timed(run)
+        timed = _timed(run, growth_bytes)
+        if best is None or timed["seconds"] < min(tried.values()):
+            best, growth_bytes = run, timed["growth_bytes"]
+        tried[name] = timed["seconds"]
         del run
-    best = min(tried, key=lambda name: tried[name]["seconds"])
-    run = variants[best]()
-    if (wrong := check(run())) is not None:
-        raise ArithmeticError(f"wrong result with {best or 'its only variant'}: {wrong}")
-    return run, {name: timed["seconds"] for name, timed in tried.items()}, tried[best]["growth_bytes"]
+    assert best is not None
+    if (wrong := check(best())) is not None:
+        raise ArithmeticError(f"wrong result: {wrong}")
+    return best, tried, growth_bytes
 
 
 def _timed(run: Run, growth_bytes: int = 0) -> dict[str, Any]:
@@ -221,6 +226,21 @@ def _distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 def spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):8.3f} s [{min(seconds):.3f}..{max(seconds):.3f}]"
+
+
+def print_ratios(timings: Mapping[str, Timing], indent: str = "") -> None:
+    """How many times as long as nums_core each of the others took, the best of them first."""
+    nums = timings.get("nums", Timing()).median
+    ratios = {name: timing.median / nums for name, timing in timings.items() if name != "nums"}
+    ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
+    if ratios:
+        ranked = sorted(ratios.items(), key=lambda item: item[1])
+        print(indent + "peer / nums: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ranked), flush=True)
+
+
+def failures(*races: Mapping[str, Timing]) -> int:
+    """The exit code: 1 if any library failed or answered wrongly."""
+    return int(any(timing.error for timings in races for timing in timings.values()))
 
 
 def geometric_mean(ratios: list[float]) -> float:

@@ -6,12 +6,16 @@ scheduler in Rust made for it (frisky) is a server, to which arrays in memory ar
 was ten times slower here on a sum of 200 MB.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
 
+from bench.harness import Run, Start
+
+Arrays = tuple[numpy.ndarray, ...]
+Program = Callable[..., tuple[Any, ...]]  # (library, *arrays of the library) -> lazy results
 Chunks = Any  # whatever `from_array(chunks=...)` takes
 
 
@@ -69,3 +73,26 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
     "dask-array": _dask_array,
     "nums": _nums,
 }
+
+
+def start(
+    name: str, program: Program, arrays: Arrays, cuts: Mapping[str, tuple[Chunks, ...]], *, modes: bool = False
+) -> Start:
+    """`program` in a library, for a race: a variant for each way to cut `arrays`, and for each mode if asked."""
+
+    def variants() -> dict[str, Callable[[], Run]]:
+        lib = LIBRARIES[name]()
+        ways = cuts if name != "numpy" else {"": (None,) * len(arrays)}
+        switches = lib.modes if modes else {"": lambda: None}
+        return {
+            f"{cut} {mode}".strip(): lambda chunks=chunks, switch=switch: prepare(lib, chunks, switch)
+            for cut, chunks in ways.items()
+            for mode, switch in switches.items()
+        }
+
+    def prepare(lib: Library, chunks: tuple[Chunks, ...], switch: Callable[[], object]) -> Run:
+        switch()
+        wrapped = [lib.array(x, each) for x, each in zip(arrays, chunks, strict=True)]
+        return lambda: tuple(lib.compute(*program(lib, *wrapped)))
+
+    return variants

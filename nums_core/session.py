@@ -77,8 +77,7 @@ class Session:
         began = time.perf_counter()
         compiled, sources, reused = self.compiled(roots)
         looked_up = time.perf_counter() - began
-        outputs = [Output(r.chunks, r.dtype.str if r.dtype.kind != "V" or r.dtype.names else r.dtype, keep)  # type: ignore[arg-type]
-                   for r in roots]
+        outputs = [_output(r, keep) for r in roots]
         results, report = self.executor.run(
             compiled.plan, [s.data for s in sources], outputs,
             frozenset(i for i, s in enumerate(sources) if s in donate))
@@ -92,6 +91,11 @@ class Session:
         return self.compiled(roots)[0].plan
 
 
+def _output(root: Expr, keep: bool) -> Output:
+    """What is wanted of one root; a structured dtype has no text of its own."""
+    return Output(root.chunks, root.dtype.str if root.dtype.kind != "V" else root.dtype, keep)  # type: ignore[arg-type]
+
+
 def structure(roots: Sequence[Expr]) -> tuple[Any, list[Source]]:
     """A hashable key of what `roots` are made of, and their sources in order of first use. About 1 us a node."""
     number: dict[int, int] = {}
@@ -101,7 +105,7 @@ def structure(roots: Sequence[Expr]) -> tuple[Any, list[Source]]:
         if node.op == "leaf":
             source, region = node.params
             slot = sources.setdefault(source, len(sources))
-            where = source.data.home.tobytes() if source.kind == "held" else None
+            where = source.data.home.tobytes() if source.kind == "held" else getattr(source.data, "read_label", None)
             parts.append(("leaf", source.kind, slot, region, source.shape, node.dtype, node.chunks, where))
         else:
             parts.append((node.op, node.params, node.dtype, node.chunks, *[number[id(a)] for a in node.args]))
@@ -317,7 +321,7 @@ class _Trace:
         position = {e.params[0]: k for k, e in enumerate(leaves)}
         # Sources that are not arguments are constants of the trace.
         self.bind: list[int | Source] = [position.get(s, s) for s in sources]
-        self.outputs = [Output(r.chunks, r.dtype.str, True) for r in roots]
+        self.outputs = [_output(r, True) for r in roots]
         self.first = True
 
     def replay(self, leaves: list[Expr], donate: frozenset[Source], began: float) -> Any:

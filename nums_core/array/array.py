@@ -353,10 +353,10 @@ class Array:
         return _binary("not_equal", self, other)
 
     def __matmul__(self, other: Any) -> Any:
-        return _linalg.matmul(self, other) if _operand(other) is not None else NotImplemented
+        return _products.matmul(self, other) if _operand(other) is not None else NotImplemented
 
     def __rmatmul__(self, other: Any) -> Any:
-        return _linalg.matmul(other, self) if _operand(other) is not None else NotImplemented
+        return _products.matmul(other, self) if _operand(other) is not None else NotImplemented
 
     def __iadd__(self, other: Any) -> Array:
         return self._assign("add", other)
@@ -507,10 +507,10 @@ class Array:
         return _scans.cumprod(self, axis=axis, dtype=dtype, **kw)
 
     def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> Array:
-        return _linalg.trace(self, offset, axis1, axis2, dtype)
+        return _products.trace(self, offset, axis1, axis2, dtype)
 
     def dot(self, other: Any) -> Array:
-        return _linalg.dot(self, other)
+        return _products.dot(self, other)
 
     def reshape(self, *shape: Any, **kw: Any) -> Array:
         return _manipulation.reshape(self, shape[0] if len(shape) == 1 else shape, **kw)
@@ -708,9 +708,9 @@ def wrap(op: str, args: Sequence[Expr], params: tuple[Any, ...], shape: tuple[An
 from nums_core.array import blocks as _blocks  # noqa: E402
 from nums_core.array import elementwise as _elementwise  # noqa: E402
 from nums_core.array import indexing as _indexing  # noqa: E402
-from nums_core.array import linalg as _linalg  # noqa: E402
 from nums_core.array import manipulation as _manipulation  # noqa: E402
 from nums_core.array import overlap as _overlap  # noqa: E402
+from nums_core.array import products as _products  # noqa: E402
 from nums_core.array import reductions as _reductions  # noqa: E402
 from nums_core.array import scans as _scans  # noqa: E402
 from nums_core.array import sorting as _sorting  # noqa: E402

@@ -36,7 +36,7 @@ def create(kernel: str, params: tuple[Any, ...], shape: tuple[int, ...], dtype: 
 
 def full(value: Any, shape: tuple[int, ...], dtype: Any, chunks: Chunks) -> Expr:
     dtype = np.dtype(dtype)
-    return create("full", (Const(value, dtype), dtype.str), shape, dtype, chunks)
+    return create("full", (Const(value, dtype), dtype.str if dtype.kind != "V" else dtype), shape, dtype, chunks)
 
 
 # -- elementwise ------------------------------------------------------------------------------------------------------
@@ -244,11 +244,10 @@ def slice_chunks(sizes: Sequence[int], start: int, step: int, n: int) -> tuple[i
     """How a slice of an axis is cut, if each block keeps what it has of it."""
     if n == 0:
         return (0,)
-    begins = np.concatenate([[0], np.cumsum(sizes)])
-    block = np.searchsorted(begins, start + step * np.arange(n), side="right")
-    counts = np.bincount(block)[1:]
-    counts = counts[::-1] if step < 0 else counts
-    return tuple(int(c) for c in counts if c)
+    low, stride = (start, step) if step > 0 else (start + (n - 1) * step, -step)
+    borders = np.concatenate([[0], np.cumsum(sizes)])
+    counts = np.diff(np.clip(-(-(borders - low) // stride), 0, n))
+    return tuple(counts[counts > 0][::1 if step > 0 else -1].tolist())
 
 
 def concatenate(parts: Sequence[Expr], axis: int) -> Expr:
@@ -256,10 +255,11 @@ def concatenate(parts: Sequence[Expr], axis: int) -> Expr:
     first = max(parts, key=_nbytes)
     dtype = np.result_type(*(p.dtype for p in parts))
     parts = [cast(p, dtype) for p in parts]
+    parts = [p for p in parts if p.shape[axis] != 0] or parts[:1]
     parts = [rechunk(p, tuple(p.chunks[i] if i == axis else c for i, c in enumerate(first.chunks))) for p in parts]
     if len(parts) == 1:
         return parts[0]
-    cut = tuple(c for p in parts for c in p.chunks[axis] if c) or (0,)
+    cut = tuple(c for p in parts for c in p.chunks[axis])
     chunks = tuple(cut if i == axis else c for i, c in enumerate(first.chunks))
     shape = tuple(sum(cut) if i == axis else n for i, n in enumerate(first.shape))
     return make("concat", parts, (axis,), shape, dtype, chunks)

@@ -30,7 +30,9 @@ def fuse(roots: Sequence[Expr]) -> list[Expr]:
         if node.op in ("ewise", "axes", "reduce"):
             done[id(node)] = _Group(node, inlined, done).build()
         elif node.op == "contract":
-            done[id(node)] = _contract(node, inlined, done)
+            done[id(node)] = _contract(node, inlined, done, uses)
+        elif node.op == "index.select" and id(node.args[1]) in inlined:
+            done[id(node)] = _select(node, inlined, done)
         else:
             done[id(node)] = with_args(node, [done[id(a)] for a in node.args])
     return [done[id(r)] for r in roots]
@@ -50,8 +52,9 @@ def _inlined(roots: Sequence[Expr], uses: dict[int, int]) -> set[int]:
         ok = node.op in ("ewise", "axes", "reduce")
         for a in node.args:
             relabels = node.op == "contract" and a.op == "axes" and _pure(a)
-            fusible_reader[id(a)] = fusible_reader.get(id(a), True) and (ok or relabels)
+            fusible_reader[id(a)] = fusible_reader.get(id(a), True) and (ok or relabels or _is_mask(node, a))
     for node in order:
+        out.update(id(a) for a in node.args if _is_mask(node, a) and uses[id(a)] == 1)
         if node.op not in ("ewise", "axes", "reduce", "contract"):
             continue
         total = 1 if node.op == "ewise" else 0
@@ -73,25 +76,62 @@ def _inlined(roots: Sequence[Expr], uses: dict[int, int]) -> set[int]:
     return out
 
 
+def _is_mask(node: Expr, a: Expr) -> bool:
+    """Whether `a` is the mask of a selection, to be made tile by tile as the selection goes."""
+    return node.op == "index.select" and a.op == "ewise" and a is node.args[1] and a is not node.args[0]
+
+
+def _select(node: Expr, inlined: set[int], done: dict[int, Expr]) -> Expr:
+    """A selection with the program of its mask: one pass over the data."""
+    group = _Group(node.args[1], inlined, done).build()
+    program, chunks, _ = group.params
+    return make("index.select", (done[id(node.args[0])], *group.args), (node.params[0], program, chunks), node.shape,
+                node.dtype, node.chunks, node.line)
+
+
 def _pure(node: Expr) -> bool:
     """Whether an axis map only permutes, drops or adds axes of extent 1 (no broadcasting): a contraction can relabel."""
     (source,), x = node.params, node.args[0]
     return all(s is not None and x.shape[s] == n for s, n in zip(source, node.shape, strict=True)) and x.ndim == node.ndim
 
 
-def _contract(node: Expr, inlined: set[int], done: dict[int, Expr]) -> Expr:
-    """A contraction takes permutations of its operands into its labels: X.T @ X reads X as it lies."""
-    labels = list(node.params[:2])
-    args = []
-    for k, a in enumerate(node.args):
-        while id(a) in inlined:
+def _contract(node: Expr, inlined: set[int], done: dict[int, Expr], uses: dict[int, int]) -> Expr:
+    """A contraction takes permutations of its operands into its labels: X.T @ X reads X as it lies. It takes in the
+    fused groups that make its operands too, where each block is then still made once: X.T @ (w * X)."""
+    labels, bases, alone = list(node.params[:2]), list(node.args), [True, True]
+    for k in range(2):
+        while id(bases[k]) in inlined:
+            a = bases[k]
+            alone[k] = alone[k] and uses[id(a)] == 1
             (source,) = a.params
             relabelled = [""] * a.args[0].ndim
             for out_axis, s in enumerate(source):
                 relabelled[s] = labels[k][out_axis]
-            labels[k], a = "".join(relabelled), a.args[0]
-        args.append(done[id(a)])
-    return make("contract", args, (*labels, node.params[2]), node.shape, node.dtype, node.chunks, node.line)
+            labels[k], bases[k] = "".join(relabelled), a.args[0]
+    operands = [done[id(a)] for a in bases]
+    same = bases[0] is bases[1]
+    inline = [alone[k] and uses[id(a)] == 1 + same and _inlines(x, labels[k], labels[1 - k], operands[1 - k])
+              for k, (a, x) in enumerate(zip(bases, operands, strict=True))]
+    params: tuple[Any, ...] = (*labels, node.params[2])
+    if same and all(inline) and all(alone):
+        (x, _) = operands
+        params, operands = (*params, ((x.params[0], len(x.args), x.chunks), None)), list(x.args)
+    elif any(inline) and not same:
+        params = (*params, tuple((x.params[0], len(x.args), x.chunks) if taken else (None, 1, x.chunks)
+                                 for x, taken in zip(operands, inline, strict=True)))
+        operands = [y for x, taken in zip(operands, inline, strict=True) for y in (x.args if taken else (x,))]
+    return make("contract", operands, params, node.shape, node.dtype, node.chunks, node.line)
+
+
+def _inlines(x: Expr, mine: str, theirs: str, other: Expr) -> bool:
+    """Whether a contraction may make the blocks of `x` itself: a fused group whose inputs show its extents, each of
+    whose blocks one task reads."""
+    if x.op != "fused" or x.params[0].reduction is not None:
+        return False
+    program, chunks, _ = x.params
+    shown = {loop for amap in program.maps for loop, a in enumerate(amap) if a is not None}
+    read_once = all(len(c) == 1 for label, c in zip(theirs, other.chunks, strict=True) if label not in mine)
+    return read_once and all(loop in shown or tuple(c) == (1,) for loop, c in enumerate(chunks))
 
 
 class _Group:

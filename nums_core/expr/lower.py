@@ -20,7 +20,6 @@ from nums_core.expr.node import Const, Expr, Source, postorder
 from nums_core.expr.opaque import value_of
 from nums_core.ops.elementwise import ELEMENTWISE
 from nums_core.ops.program import Program
-from nums_core.ops.reductions import REDUCTIONS
 from nums_core.ops.taskgraph import LEAF, REDUCE, AxisArgs, GraphBuilder, Kernel, ListArgs, TaskGraph
 
 
@@ -31,6 +30,8 @@ class Lowering:
         self.builder = GraphBuilder()
         self.slots = slots
         self.ids: dict[int, np.ndarray] = {}
+        self.groups: dict[int, list[Expr]] = {}  # reductions that share a pass: see `lowering.reduction`
+        self.shared: dict[int, np.ndarray] = {}
 
     def of(self, node: Expr) -> np.ndarray:
         return self.ids[id(node)]
@@ -40,9 +41,21 @@ class Lowering:
         """Add a family for `node`; returns its ids in the shape of `grid`."""
         if elements is None:
             elements = block_elements(node.chunks).reshape(-1)
+        if np.isnan(np.sum(elements)):
+            elements = self._at_most(node, np.asarray(elements), inputs)
+            kw["flop"] = np.nan_to_num(kw.get("flop", 0.0))
         kw.setdefault("out_bytes", elements * node.dtype.itemsize)
         family = self.builder.add(kernel, grid, inputs, label=label or node.op, line=node.line, **kw)
         return self.builder.ids(family)
+
+    def _at_most(self, node: Expr, elements: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        """Elements of blocks whose extents depend on data: no more than the largest of their operands has."""
+        if inputs.ndim != 2 or not inputs.shape[1]:
+            return np.nan_to_num(elements, nan=1e6 / max(node.dtype.itemsize, 1))
+        same = len(node.args) == inputs.shape[1]
+        widths = [max(a.dtype.itemsize, 1) for a in node.args] if same else [max(node.dtype.itemsize, 1)]
+        most = (self.builder.bytes_of(inputs) / np.array(widths)).max(axis=1)
+        return np.where(np.isnan(elements), most, elements)
 
 
 Rule = Callable[[Lowering, Expr], np.ndarray]
@@ -58,7 +71,10 @@ def lower(roots: Sequence[Expr], slots: dict[Source, int]) -> TaskGraph:
         Number of each source among the inputs of the run.
     """
     low = Lowering(slots)
-    for node in postorder(roots):
+    nodes = list(postorder(roots))
+    if sum(n.op == "fused" and n.params[0].reduction is not None for n in nodes) > 1:
+        low.groups = importlib.import_module("nums_core.expr.lowering.reduction").share(nodes)
+    for node in nodes:
         low.ids[id(node)] = _rule(node.op)(low, node)
     outputs = tuple(_whole_family(low, r) for r in roots)
     return cull(low.builder.build(outputs))
@@ -100,8 +116,11 @@ def _lower_leaf(low: Lowering, node: Expr) -> np.ndarray:
     args = AxisArgs(tuple(tuple(_source_slice(start, step, at, n) for at, n in zip(offsets(c), c, strict=True))
                           for start, step, c in zip(region.start, region.step, node.chunks, strict=True)))
     if source.kind == "array":
-        return low.add(node, Kernel("view", (slot,)), node.grid, none, role=LEAF, args=args, label="view")
-    return low.add(node, Kernel("read", (slot,)), node.grid, none, args=args, label="read")
+        params = (slot,) if region.shape is None else (slot, region.shape)
+        return low.add(node, Kernel("view", params), node.grid, none, role=LEAF, args=args, label="view")
+    elements = block_elements(node.chunks).reshape(-1)
+    return low.add(node, Kernel("read", (slot,)), node.grid, none, elements=elements, args=args,
+                   flop=elements * getattr(source.data, "read_flop", 0.0), label=getattr(source.data, "read_label", "read"))
 
 
 def _source_slice(start: int, step: int, at: int, n: int) -> slice:
@@ -122,11 +141,11 @@ def _lower_create(low: Lowering, node: Expr) -> np.ndarray:
 
 # -- fused groups -----------------------------------------------------------------------------------------------------
 
-def _operands(low: Lowering, node: Expr, program: Program, grid: tuple[int, ...]) -> np.ndarray:
+def operand_ids(low: Lowering, operands: Sequence[Expr], program: Program, grid: tuple[int, ...]) -> np.ndarray:
     """Block ids each task reads: shape (count, n_inputs)."""
     count = math.prod(grid)
     columns = np.empty((count, program.n_inputs), np.int64)
-    for k, (arg, amap) in enumerate(zip(node.args, program.maps, strict=True)):
+    for k, (arg, amap) in enumerate(zip(operands, program.maps, strict=True)):
         ids = low.of(arg)
         used = [a for a in amap if a is not None]
         ids = ids.transpose(*used, *(a for a in range(ids.ndim) if a not in used))
@@ -136,7 +155,7 @@ def _operands(low: Lowering, node: Expr, program: Program, grid: tuple[int, ...]
     return columns
 
 
-def _covers(node: Expr, program: Program, chunks: Sequence[Sequence[int]]) -> bool:
+def shows_extents(node: Expr, program: Program, chunks: Sequence[Sequence[int]]) -> bool:
     """Whether the operands alone show the full extent of every loop."""
     seen = set()
     for arg, amap in zip(node.args, program.maps, strict=True):
@@ -146,35 +165,17 @@ def _covers(node: Expr, program: Program, chunks: Sequence[Sequence[int]]) -> bo
 
 def _lower_fused(low: Lowering, node: Expr) -> np.ndarray:
     program, chunks, _ = node.params
+    if program.reduction is not None:
+        return importlib.import_module("nums_core.expr.lowering.reduction").lower_reduction(low, node)
     grid = tuple(map(len, chunks))
-    inputs = _operands(low, node, program, grid)
+    inputs = operand_ids(low, node.args, program, grid)
     elements = block_elements(chunks).reshape(-1)
     flop = elements * sum(ELEMENTWISE[i.op].flop for i in program.instrs)
-    if program.reduction is None:
-        args = None
-        if not _covers(node, program, chunks):
-            args = AxisArgs(tuple(tuple(map(int, c)) for c in chunks))
-        return low.add(node, Kernel("fused", (program,)), grid, inputs, elements=elements, flop=flop, args=args,
-                       label=program.label())
-    return _lower_reduction(low, node, program, chunks, inputs, elements, flop)
-
-
-def _lower_reduction(low: Lowering, node: Expr, program: Program, chunks: Any, inputs: np.ndarray,
-                     elements: np.ndarray, flop: np.ndarray) -> np.ndarray:
-    assert program.reduction is not None
-    _, _, keepdims = node.params
-    name, axes, kw = program.reduction
-    grid = tuple(map(len, chunks))
-    needs_place = name in ("argmax", "argmin") or not _covers(node, program, chunks)
-    state = block_elements(tuple((1,) * len(c) if i in axes else c for i, c in enumerate(chunks))).reshape(-1)
-    if name == "topk":
-        state = state * abs(dict(kw)["k"])
-    partial = low.add(node, Kernel("fused", (program,)), grid, inputs, out_bytes=np.nan_to_num(state, nan=1.0)
-                      * node.dtype.itemsize * (2 if name in ("moments", "argmax", "argmin") else 1),
-                      flop=flop + elements * REDUCTIONS[name].flop, elements=elements,
-                      args=position_args(chunks) if needs_place else None, label=program.label())
-    drop = () if keepdims else axes
-    return combine(low, node, partial, axes, (name, axes, kw), (drop, node.dtype.str))
+    args = None
+    if not shows_extents(node, program, chunks):
+        args = AxisArgs(tuple(tuple(map(int, c)) for c in chunks))
+    return low.add(node, Kernel("fused", (program,)), grid, inputs, elements=elements, flop=flop, args=args,
+                   label=program.label())
 
 
 def combine(low: Lowering, node: Expr, partial: np.ndarray, axes: Sequence[int], how: tuple[Any, ...],
@@ -182,7 +183,7 @@ def combine(low: Lowering, node: Expr, partial: np.ndarray, axes: Sequence[int],
     """A reduce family over the grid axes `axes` of the ids `partial`; the result has the grid of `node`."""
     kept = [i for i in range(partial.ndim) if i not in axes]
     lines = partial.transpose(*kept, *axes).reshape(math.prod(partial.shape[i] for i in kept), -1)
-    state_bytes = block_elements(node.chunks).reshape(-1) * node.dtype.itemsize
+    state_bytes = np.nan_to_num(block_elements(node.chunks).reshape(-1) * node.dtype.itemsize)
     return low.add(node, Kernel("tree", (how, finish)), node.grid, lines, role=REDUCE, out_bytes=state_bytes,
                    flop=state_bytes / max(node.dtype.itemsize, 1) * max(lines.shape[1] - 1, 0),
                    label=label or f"{how[0]}.tree")
@@ -191,22 +192,40 @@ def combine(low: Lowering, node: Expr, partial: np.ndarray, axes: Sequence[int],
 # -- contractions -----------------------------------------------------------------------------------------------------
 
 def _lower_contract(low: Lowering, node: Expr) -> np.ndarray:
-    la, lb, lc = node.params
-    summed = [x for x in dict.fromkeys(la + lb) if x not in lc]
-    cuts = {x: c for a, labels in zip(node.args, (la, lb), strict=True) for x, c in zip(labels, a.chunks, strict=True)}
+    la, lb, lc, *inline = node.params
+    operands = _contracted(low, node, la, lb, *inline)
+    cuts = {x: c for labels, chunks, _ in operands for x, c in zip(labels, chunks, strict=True)}
+    summed = [x for x in cuts if x not in lc]
     loops = [*lc, *summed]
     grid = tuple(len(cuts[x]) for x in loops)
-    count = math.prod(grid)
-    columns = [np.broadcast_to(_expand(low.of(a), labels, loops), grid).reshape(-1)
-               for a, labels in zip(node.args, (la, lb), strict=True)]
+    columns = [np.broadcast_to(_expand(ids, labels, loops), grid).reshape(-1)
+               for labels, _, inputs in operands for ids in inputs]
     elements = block_elements(tuple(cuts[x] for x in loops)).reshape(-1)
     out_elements = np.broadcast_to(block_elements(node.chunks).reshape(node.grid + (1,) * len(summed)), grid).reshape(-1)
-    products = low.add(node, Kernel("contract", (la, lb, lc, node.dtype.str)), grid,
-                       np.stack(columns, axis=1) if count else np.zeros((0, 2), np.int64),
+    programs = [tuple((entry[:2] if entry else None) for entry in spec) for spec in inline]
+    products = low.add(node, Kernel("contract", (la, lb, lc, node.dtype.str, *programs)), grid, np.stack(columns, axis=1),
                        elements=out_elements, flop=2 * elements, label=f"contract {la},{lb}->{lc}")
     if math.prod(grid[len(lc):]) == 1:
         return products.reshape(node.grid)
     return combine(low, node, products, range(len(lc), len(loops)), ("sum", (), ()), ((), None), "contract.tree")
+
+
+def _contracted(low: Lowering, node: Expr, la: str, lb: str,
+                inline: Any = None) -> list[tuple[str, Any, list[np.ndarray]]]:
+    """Labels, chunks and block ids of each operand: one array of ids, or one for each input of the program that makes
+    the operand (see `expr.fuse._contract`). An operand that is the other one again needs none."""
+    if inline is None:
+        return [(labels, a.chunks, [low.of(a)]) for a, labels in zip(node.args, (la, lb), strict=True)]
+    out: list[tuple[str, Any, list[np.ndarray]]] = []
+    args = list(node.args)
+    for labels, entry in zip((la, lb), inline, strict=True):
+        program, n, chunks = entry or (None, 0, inline[0][2])
+        mine, args = args[:n], args[n:]
+        grid = tuple(map(len, chunks))
+        ids = [low.of(a) for a in mine] if program is None else [
+            column.reshape(grid) for column in operand_ids(low, mine, program, grid).T]
+        out.append((labels, chunks, ids))
+    return out
 
 
 def _expand(ids: np.ndarray, labels: str, loops: Sequence[str]) -> np.ndarray:
@@ -220,14 +239,19 @@ def _expand(ids: np.ndarray, labels: str, loops: Sequence[str]) -> np.ndarray:
 def _lower_gather(low: Lowering, node: Expr) -> np.ndarray:
     (x,), (start, step) = node.args, node.params
     ids = low.of(x)
-    per_axis = [overlaps(have, s, d, want) for have, s, d, want in
-                zip(x.chunks, start, step, node.chunks, strict=True)]
+    per_axis = [overlaps(have, s, d, want) if not any(n != n for n in have) else _as_cut(have)
+                for have, s, d, want in zip(x.chunks, start, step, node.chunks, strict=True)]
     if all(len(p) <= 1 for axis in per_axis for p in axis) and _whole_blocks(per_axis, x.chunks):
         return ids[np.ix_(*[[p[0][0] for p in axis] for axis in per_axis])] if ids.ndim else ids
     flat, counts = piece_ids(ids, per_axis)
-    args = AxisArgs(tuple(tuple((int(n), p) for n, p in zip(want, axis, strict=True))
+    args = AxisArgs(tuple(tuple((int(n) if n == n else None, p) for n, p in zip(want, axis, strict=True))
                           for want, axis in zip(node.chunks, per_axis, strict=True)))
     return low.add(node, Kernel("gather", (node.dtype,)), node.grid, flat, counts=counts, args=args, label="gather")
+
+
+def _as_cut(have: Sequence[Any]) -> list[tuple[tuple[int, slice, slice], ...]]:
+    """The pieces of an axis whose extents depend on data: its blocks, whole."""
+    return [((k, slice(None), slice(None)),) for k in range(len(have))]
 
 
 def piece_ids(ids: np.ndarray, per_axis: Sequence[Sequence[Sequence[Any]]]) -> tuple[np.ndarray, np.ndarray]:
@@ -262,7 +286,7 @@ def piece_ids(ids: np.ndarray, per_axis: Sequence[Sequence[Sequence[Any]]]) -> t
 
 def _whole_blocks(per_axis: Sequence[Any], have: Sequence[Sequence[int]]) -> bool:
     """Whether every wanted block is an existing one, as it is."""
-    return all(len(p) == 1 and p[0][1].step is None and p[0][1] == slice(0, sizes[p[0][0]], None)
+    return all(len(p) == 1 and p[0][1].step is None and p[0][1] in (slice(None), slice(0, sizes[p[0][0]]))
                for axis, sizes in zip(per_axis, have, strict=True) for p in axis)
 
 

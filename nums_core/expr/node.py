@@ -57,10 +57,13 @@ class Const:
 
 
 class Region(NamedTuple):
-    """A strided box of a source: one (start, step) an axis; the node's shape gives the extents."""
+    """A strided box of a source: one (start, step) an axis; the node's shape gives the extents.
+
+    With `shape`, of the source reshaped to it (free where the source is contiguous)."""
 
     start: tuple[int, ...]
     step: tuple[int, ...]
+    shape: tuple[int, ...] | None = None
 
 
 class Expr:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from nums_core.expr.coarsen import coarsen
 from nums_core.expr.fuse import fuse
 from nums_core.expr.node import Expr, postorder, with_args
-from nums_core.expr.rules import algebra, contraction, movement
+from nums_core.expr.rules import algebra, blocking, contraction, movement
 
 Rule = Callable[[Expr], Expr | None]
 
@@ -27,8 +27,10 @@ validate = False
 def optimise(roots: Sequence[Expr]) -> list[Expr]:
     """Rewritten, fused expressions with the same values."""
     roots = rewrite(roots)
-    roots = contraction.reorder(roots)
-    return coarsen(fuse(roots))
+    ordered = contraction.reorder(roots)
+    if any(a is not b for a, b in zip(ordered, roots, strict=True)):
+        ordered = rewrite(ordered)  # a new order may have re-blocked sources
+    return coarsen(fuse(blocking.regrid(ordered)))
 
 
 def rewrite(roots: Sequence[Expr]) -> list[Expr]:

@@ -42,12 +42,20 @@ REDUCTIONS.row("all", "reduce", 1, boolean)
 REDUCTIONS.row("bitwise_or", "reduce", 1, same)
 REDUCTIONS.row("bitwise_and", "reduce", 1, same)
 REDUCTIONS.row("bitwise_xor", "reduce", 1, same)
+REDUCTIONS.row("mean", "reduce", 1, inexact)
 REDUCTIONS.row("moments", "reduce", 1, inexact, 4)
 REDUCTIONS.row("argmax", "reduce", 1, index, 2)
 REDUCTIONS.row("argmin", "reduce", 1, index, 2)
 REDUCTIONS.row("count", "reduce", 1, index)
+REDUCTIONS.row("tally", "reduce", 1, same)
 REDUCTIONS.row("topk", "reduce", 1, same, 20)
 REDUCTIONS.row("user", "reduce", 1, lambda d, *, dtype, **kw: np.dtype(dtype), 10)
+
+# Those whose blocks may be mapped tile by tile, so that several of them can share one pass.
+TILED = frozenset(REDUCTIONS) - {"tally", "topk", "user"}
+
+# Arrays in the partial state of a reduction; one where it is not said.
+STATE_ARRAYS = {"moments": 2, "argmax": 2, "argmin": 2}
 
 # Exactly associative on these kinds: the planner may pair partials in any order without changing a bit.
 EXACT = frozenset({"max", "min", "fmax", "fmin", "any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count",

@@ -202,6 +202,10 @@ class GraphBuilder:
         f = self.families[family]
         return np.arange(f.start, f.stop).reshape(f.grid)
 
+    def bytes_of(self, blocks: np.ndarray) -> np.ndarray:
+        """Bytes of blocks made so far, in the shape of their ids."""
+        return np.concatenate(self._bytes)[blocks]
+
     def build(self, outputs: tuple[int, ...]) -> TaskGraph:
         counts = np.concatenate(self._counts) if self._counts else np.zeros(0, np.int64)
         in_ptr = np.zeros(len(counts) + 1, np.int64)

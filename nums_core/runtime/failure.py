@@ -63,10 +63,14 @@ class RemoteFailure:
         self.kind, self.error = _travels(error)
 
     def raised(self, plan: Plan, task: int) -> Exception:
-        """The error to raise; `task` is the task's id in `plan`. The cause is the exception itself, if it travels."""
+        """The error to raise; `task` is the task's id in `plan`, or -1 where no kernel failed. Its cause is the exception
+        itself, if that can be pickled."""
         cause = _arrived(self.error)
-        if isinstance(cause, NumsError):
+        if isinstance(cause, NumsError) or (isinstance(cause, Exception) and task < 0):
+            cause.add_note(f"On the worker:\n{self.trace}")
             return cause
+        if task < 0:
+            return RuntimeError(f"{self.what}\nOn the worker:\n{self.trace}")
         kind = _arrived(self.kind)
         made = error_from_text(kind if isinstance(kind, type) else RuntimeError,
                                failure_text(plan, task, self.what, self.operands))

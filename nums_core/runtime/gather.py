@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ class Destination:
     def __init__(self, output: Output) -> None:
         self.output = output
         self.array: np.ndarray | None = None
-        if not any(math.isnan(c) for sizes in output.chunks for c in sizes):
+        if not output.unknown:
             self.array = np.empty([int(sum(sizes)) for sizes in output.chunks], output.dtype)
 
     def views(self) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nums_core.ops.taskgraph import LEAF, AxisArgs, Family, Kernel, TaskGraph
+from nums_core.ops.taskgraph import LEAF, AxisArgs, Family, Kernel, ListArgs, TaskGraph
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Output
 from nums_core.runtime.footprint import peak_bytes
@@ -36,19 +36,25 @@ SPREAD_BYTES = 64 * 2**10  # a bundle smaller than this is copied to each reader
 
 
 class RowArgs(NamedTuple):
-    """Arguments of some tasks of a family: those at `rows` in C order of `grid`."""
+    """Arguments of some tasks of a family: those at `rows` in C order of its `grid`."""
 
-    base: Any
+    base: AxisArgs
     grid: tuple[int, ...]
     rows: np.ndarray
 
-    def __iter__(self) -> Iterator[Any]:
-        if isinstance(self.base, AxisArgs):
-            index = np.unravel_index(self.rows, self.grid) if self.grid else ()
-            picked = [[axis[i] for i in at.tolist()] for axis, at in zip(self.base.per_axis, index, strict=True)]
-            return zip(*picked) if picked else iter([()] * len(self.rows))
-        each = self.base.each
-        return iter([each[i] for i in self.rows.tolist()])
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        if not self.grid:
+            return iter([()] * len(self.rows))
+        index = np.unravel_index(self.rows, self.grid)
+        return zip(*[[axis[i] for i in at.tolist()] for axis, at in zip(self.base.per_axis, index, strict=True)],
+                   strict=True)
+
+
+def row_args(f: Family, rows: np.ndarray) -> Any:
+    """The arguments of the tasks of `f` at `rows`."""
+    if isinstance(f.args, AxisArgs):
+        return RowArgs(f.args, f.grid, rows)
+    return None if f.args is None else ListArgs(tuple(f.args.each[i] for i in rows.tolist()))
 
 
 class Step(NamedTuple):
@@ -74,12 +80,14 @@ class HeldLeaf(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Blocks `ids` of a worker's plan are rows `rows` of output `number`, and stay there."""
+    """Blocks `ids` of a worker's plan are rows `rows` of output `number`, and stay there. `unknown`: their shapes are
+    told."""
 
     number: int
     rows: np.ndarray
     ids: np.ndarray
     dtype: Any
+    unknown: bool
 
 
 class Part(NamedTuple):
@@ -89,6 +97,7 @@ class Part(NamedTuple):
     steps: tuple[Step, ...]
     held: tuple[HeldLeaf, ...]
     kept: tuple[Kept, ...]
+    peak_bytes: float
     over_budget: bool
 
 
@@ -123,12 +132,15 @@ class Partition:
     parts : dict worker -> Part
     ids : dict worker -> int64 array
         Ids in the whole plan of the blocks of a worker's plan.
+    leaf_bytes : float, bytes
+        Leaves of the driver's that go to workers other than the one the plan reads them on.
     """
 
     calls: list[Call]
     bundles: list[Bundle]
     parts: dict[int, Part]
     ids: dict[int, np.ndarray]
+    leaf_bytes: float
 
     @property
     def seconds(self) -> float:
@@ -195,7 +207,8 @@ class _Draft:
         self.ids: dict[int, np.ndarray] = {}
         for w in sorted({c.worker for c in self.calls}):
             parts[w] = self._part(w)
-        return Partition(self.calls, self.bundles, parts, self.ids)
+        away = self.viewed[self.moved] & (self.move_to != self.worker[self.moved])
+        return Partition(self.calls, self.bundles, parts, self.ids, float(self.g.out_bytes[self.moved[away]].sum()))
 
     def _label_calls(self, n_windows: int) -> None:
         """Number of the call that makes each block (DRIVER for leaves that it sends; -2 where nobody asks)."""
@@ -227,10 +240,11 @@ class _Draft:
         by = np.lexsort((call, pair))
         pair, call = pair[by], call[by]
         first = np.flatnonzero(np.diff(pair, prepend=-1))
-        self.moved, self.move_to, self.move_call = pair[first] // self.n_workers, pair[first] % self.n_workers, call[first]
+        self.moved, self.move_to = pair[first] // self.n_workers, pair[first] % self.n_workers
+        self.move_call = call[first]
 
     def _merge_calls(self) -> None:
-        """Join a call with the next one of its worker where nothing leaves after the first or comes before the second."""
+        """Join a call with the next of its worker where nothing leaves after the first nor comes before the second."""
         g, n = self.g, len(self.call_worker)
         gives, takes = np.zeros(n, bool), np.zeros(n, bool)
         source = self.call_of[self.moved]
@@ -337,7 +351,7 @@ class _Draft:
         for name in ("position", "last_use", "family_of", "is_leaf", "consumer_of_edge", "is_output"):
             local.__dict__.pop(name, None)
             graph.__dict__.pop(name, None)
-        return Part(local, steps, self._held(held), self._kept(w), peak > worker.memory_bytes)
+        return Part(local, steps, self._held(held), self._kept(w), peak, peak > worker.memory_bytes)
 
     def _families(self, n_leaves: int, tasks: np.ndarray) -> tuple[Family, ...]:
         """The families of the whole plan, as far as the worker runs them; all leaves are one family."""
@@ -347,8 +361,7 @@ class _Draft:
         start = n_leaves
         for k, run in zip(family[at].tolist(), np.split(tasks, at[1:]) if len(at) else [], strict=True):
             f = self.g.families[k]
-            args = None if f.args is None else RowArgs(f.args, f.grid, run - f.start)
-            out.append(Family(f.kernel, start, (len(run),), f.role, args, f.label, f.line))  # type: ignore[arg-type]
+            out.append(Family(f.kernel, start, (len(run),), f.role, row_args(f, run - f.start), f.label, f.line))
             start += len(run)
         return tuple(out)
 
@@ -379,7 +392,7 @@ class _Draft:
                 f = self.g.families[k]
                 rows = np.flatnonzero(self.worker[f.start:f.stop] == w)
                 if len(rows):
-                    out.append(Kept(number, rows, self.lookup[rows + f.start], output.dtype))
+                    out.append(Kept(number, rows, self.lookup[rows + f.start], output.dtype, output.unknown))
         return tuple(out)
 
 

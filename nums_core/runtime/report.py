@@ -1,4 +1,4 @@
-"""Report: what a run did, beside what was predicted. Nothing hidden (text; picture and Chrome trace in `runtime.trace`)."""
+"""Report: what a run did, beside what was predicted. Text here; picture and Chrome trace in `runtime.trace`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which memory a result may use: donated blocks that a task may overwrite, and kept blocks that must be nobody else's."""
+"""Which memory a result may use: donated blocks may be overwritten, kept blocks must be nobody else's."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, st
         if kernel.name != "fused" or engine.outs[t] is not None:
             continue
         program = kernel.params[0]
+        if program.reduction is not None:
+            continue
         identity = tuple(range(program.ndim))
         for k, b in enumerate(inputs[t]):
             old = engine.blocks[b]
@@ -54,8 +56,8 @@ def root(array: np.ndarray) -> int:
 
 
 class Keeper:
-    """Makes sure that blocks kept after a run share memory with nothing else: not with the user's arrays, not with blocks
-    kept before (a later donation would overwrite both), not with read-only shared memory.
+    """Makes sure that blocks kept after a run share memory with nothing else: not with the user's arrays, not with
+    blocks kept before (a later donation would overwrite both), not with read-only shared memory.
 
     `taken()` gives the arrays whose memory may not be shared; it is asked when the first block is kept.
     """

@@ -35,11 +35,16 @@ def block_bytes(block: Any) -> int:
     return getattr(block, "nbytes", 32)
 
 
+def block_shape(block: Any) -> tuple[int, ...]:
+    """Shape of a block; () for numbers and tuples."""
+    return getattr(block, "shape", ())
+
+
 class Spilled:
     """A block in a file; the file is removed when this object goes."""
 
     def __init__(self, block: Any, folder: str) -> None:
-        self.nbytes = block_bytes(block)
+        self.nbytes, self.shape = block_bytes(block), block_shape(block)
         self.path = os.path.join(folder, f"block-{os.getpid()}-{next(_names)}.blk")
         part = self.path + ".part"
         try:

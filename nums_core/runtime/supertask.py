@@ -94,11 +94,15 @@ class TaskTable:
     @cached_property
     def blas(self) -> bool:
         """Whether any kernel may call a threaded BLAS."""
-        return any(f.kernel.name == "contract" or f.kernel.name.startswith(("linalg.", "map"))
+        return any(f.kernel.name == "contract" or f.kernel.name.startswith("linalg.") or f.kernel.name.endswith("map")
                    for f in self.graph.families)
 
 
 def _reader(source: Any, kernel: Kernel) -> Any:
+    """A source of ours writes blocks itself, by `read_into(slices, out)`; any other gives `source[slices]`."""
+    if hasattr(source, "read_into"):
+        return lambda args, blocks, out=None: source.read_into(args, out)
+
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
         block = np.asarray(source[args])
         if out is None:

@@ -1,8 +1,8 @@
 """Blocks on their way between processes or to disk, so that pickle-5 moves their memory without copying it.
 
 Pickle hands over the memory of an array as it is only for plain dtypes and for one contiguous run of memory, and each
-such buffer costs some microseconds. So extension dtypes (bfloat16, fp8, datetime64) travel as integers, arrays with gaps
-are closed up with the order of their axes in memory kept, and small blocks of one dtype travel as one array.
+such buffer costs some microseconds. So extension dtypes (bfloat16, fp8, datetime64) travel as integers, arrays with
+gaps are closed up with the order of their axes in memory kept, and small blocks of one dtype travel as one array.
 """
 
 from __future__ import annotations
@@ -41,6 +41,13 @@ def unpack(payload: Any) -> list[Any]:
     _, codes, dtypes, joined, parts = payload
     reader = _Unpacker(dtypes, joined, parts)
     return [reader.block(c) for c in codes]
+
+
+def packed_bytes(payload: Any) -> float:
+    """Bytes of the arrays in a payload."""
+    if payload[0] == "alike":
+        return float(payload[-1].nbytes)
+    return float(sum(getattr(a, "nbytes", 32) for a in (*payload[3], *payload[4]) if a is not None))
 
 
 def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -41,11 +41,14 @@ class Draft:
     ----------
     place : int32 array, shape (n of the unexpanded graph,)
         Worker of each task placed so far, by its old id.
+    choices : list of int
+        Families in which operands disagreed, so that a policy had a choice.
     """
 
     def __init__(self, graph: TaskGraph, cluster: Cluster, reduction_order: str = "fixed") -> None:
         self.graph = graph
         self.place = np.zeros(graph.n_tasks, np.int32)
+        self.choices: list[int] = []
         self._node_of = cluster.node_of if reduction_order == "local" else None
         self._one_worker = cluster.n_workers == 1
         self._shift = 0  # tasks added so far
@@ -96,20 +99,22 @@ class Draft:
         """Add the trees of a family: a new family for each level, and the roots in its own place."""
         g = self.graph
         self._flush(family.start)
-        per_input = g.flop[family.start:family.stop] / np.maximum(counts - 1, 1)
+        flop = g.flop[family.start:family.stop].copy()  # what inner tasks do is taken off
+        per_input = flop / np.maximum(counts - 1, 1)
         ptr = g.in_ptr[family.start:family.stop]
         partial = np.maximum.reduceat(g.out_bytes[g.in_idx[ptr[0]:g.in_ptr[family.stop]]], ptr - ptr[0])
         inner = Kernel(family.kernel.name, (family.kernel.params[0], None))
         for level in trees.inner:
             self._families.append(Family(inner, family.start + self._shift, (len(level.counts),), TASK, None,
                                          f"{family.label}.combine", family.line))
-            self._rows.append(_Rows(level.counts, level.inputs, partial[level.rows],
-                                    per_input[level.rows] * (level.counts - 1), level.workers))
+            work = per_input[level.rows] * (level.counts - 1)
+            flop -= np.bincount(level.rows, work, family.count)
+            self._rows.append(_Rows(level.counts, level.inputs, partial[level.rows], work, level.workers))
             self._shift += len(level.counts)
         self._append(replace(family, role=TASK))
         root = trees.root
         self._rows.append(_Rows(root.counts, root.inputs, g.out_bytes[family.start:family.stop],
-                                per_input * (root.counts - 1), self.place[family.start:family.stop]))
+                                np.maximum(flop, 0.0), self.place[family.start:family.stop]))
         self._kept = family.stop
 
     def _flush(self, stop: int) -> None:
@@ -122,12 +127,14 @@ class Draft:
         self._kept = stop
 
     def finish(self) -> Placed:
+        """The expanded graph; once, since the columns gathered for it are given up."""
         g = self.graph
         if not self._rows:  # nothing was cut: the arrays serve as they are
             return Placed(replace(g, families=tuple(self._families)), self.place)
         self._flush(g.n_tasks)
         cat = {name: np.concatenate([getattr(rows, name) for rows in self._rows])
                for name in ("counts", "inputs", "out_bytes", "flop", "worker")}
+        self._rows = []
         in_ptr = np.zeros(len(cat["counts"]) + 1, np.int64)
         np.cumsum(cat["counts"], out=in_ptr[1:])
         home = np.full(len(cat["counts"]), -1, np.int32)

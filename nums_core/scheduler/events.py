@@ -21,6 +21,19 @@ from nums_core.scheduler.moves import Moves
 _TASK, _ARRIVAL = 0, 1
 
 
+def ports(graph: TaskGraph, cluster: Cluster, moves: Moves) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds on the wire, sending port and receiving port of each move.
+
+    Ports 0 .. n_workers - 1 are those inside nodes, by worker; the n_nodes after them lead to the network, by node.
+    """
+    node = cluster.node_of
+    same = node[moves.src] == node[moves.dst]
+    size = graph.out_bytes[moves.block]
+    wire = np.where(same, cluster.local.seconds(size), cluster.network.seconds(size))
+    n = cluster.n_workers
+    return wire, np.where(same, moves.src, n + node[moves.src]), np.where(same, moves.dst, n + node[moves.dst])
+
+
 class Replay:
     """State of a run; `run` returns what happened."""
 
@@ -54,13 +67,10 @@ class Replay:
                 self.inputs[t].append(b)
         self.uses = {key: len(tasks) for key, tasks in self.readers.items()}
         self.sends: dict[tuple[int, int], list[int]] = {}
-        node = cluster.node_of
-        same = node[moves.src] == node[moves.dst]
-        size = graph.out_bytes[moves.block]
-        self.wire: list[float] = np.where(same, cluster.local.seconds(size), cluster.network.seconds(size)).tolist()
-        # Ports: 0 .. n-1 inside nodes, by worker; from n on to the network, by node.
-        self.port_out: list[int] = np.where(same, moves.src, self.n + node[moves.src]).tolist()
-        self.port_in: list[int] = np.where(same, moves.dst, self.n + node[moves.dst]).tolist()
+        wire, out, into = ports(graph, cluster, moves)
+        self.wire: list[float] = wire.tolist()
+        self.port_out: list[int] = out.tolist()
+        self.port_in: list[int] = into.tolist()
         self.sender = [0.0] * (self.n + cluster.n_nodes)
         self.receiver = [0.0] * (self.n + cluster.n_nodes)
         self.block, self.src, self.dst = moves.block.tolist(), moves.src.tolist(), moves.dst.tolist()

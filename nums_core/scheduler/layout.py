@@ -22,8 +22,9 @@ from nums_core.runtime.cluster import Cluster
 
 KINDS = ("packed", "cyclic")
 
-# A factorised grid may leave the fullest worker this many times fuller than dealing blocks out one by one would.
-_IMBALANCE = 1.5
+# Blocks are dealt out one by one where a factorised grid would make the fullest worker this many times fuller, or
+# leave more than so many workers idle.
+_IMBALANCE, _IDLE = 1.5, 0.25
 
 
 def _prime_factors(n: int) -> list[int]:
@@ -96,15 +97,11 @@ class Layout:
             first = 0 if n else -1
             return np.full(math.prod(grid), first, np.int32)
         shape = self.worker_grid or factorise(grid, n)
-        if self.worker_grid is None and self._fullest(grid, shape) > _IMBALANCE * -(-math.prod(grid) // n):
+        if self.worker_grid is None and _is_poor(grid, shape):
             return self._deal(math.prod(grid))
         if self.kind == "cyclic":
             return self._cyclic(grid, shape)
         return self._packed(grid, shape)
-
-    @staticmethod
-    def _fullest(grid: tuple[int, ...], shape: tuple[int, ...]) -> int:
-        return math.prod(-(-g // w) for g, w in zip(grid, shape, strict=True))
 
     def _deal(self, count: int) -> np.ndarray:
         """Blocks in C order over workers in order, where no factorisation is balanced."""
@@ -135,6 +132,13 @@ class Layout:
             run = _runs(g, a * b)
             parts.append(run // b * s * (n // n_nodes) + run % b * t)
         return _outer_sum(parts, grid).astype(np.int32)
+
+
+def _is_poor(grid: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    count, n = math.prod(grid), math.prod(shape)
+    fullest = math.prod(-(-g // w) for g, w in zip(grid, shape, strict=True))
+    used = math.prod(map(min, grid, shape))
+    return fullest >= _IMBALANCE * -(-count // n) or used < (1 - _IDLE) * min(count, n)
 
 
 def _nested(grid: tuple[int, ...], n_nodes: int, per_node: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

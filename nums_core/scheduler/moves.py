@@ -48,22 +48,29 @@ class Router:
         return table
 
     def key(self, block: np.ndarray, maker: np.ndarray, dst: np.ndarray) -> np.ndarray:
-        far = (self.node[dst] - self.node[maker]) % self.n_nodes
+        far = _round(self.node[dst] - self.node[maker], self.n_nodes)
         if self.width == 1:
             return block << self.bits | far
-        return block << self.bits | far * self.width + (self.position[dst] - self.position[maker]) % self.width
+        return block << self.bits | far * self.width + _round(self.position[dst] - self.position[maker], self.width)
 
     def block(self, key: np.ndarray) -> np.ndarray:
         return key >> self.bits
 
     def far(self, key: np.ndarray) -> np.ndarray:
         """Nodes from the maker's node to the destination's, counted round the cluster."""
-        return (key & ((1 << self.bits) - 1)) // self.width
+        rest = key & ((1 << self.bits) - 1)
+        return rest if self.width == 1 else rest // self.width
 
     def dst(self, key: np.ndarray, maker: np.ndarray) -> np.ndarray:
-        near = (key & ((1 << self.bits) - 1)) % self.width
-        return self.table[(self.node[maker] + self.far(key)) % self.n_nodes,
-                          (self.position[maker] + near) % self.width]
+        far = self.far(key)
+        near = (key & ((1 << self.bits) - 1)) - far * self.width
+        return self.table[_round(self.node[maker] + far - self.n_nodes, self.n_nodes),
+                          _round(self.position[maker] + near - self.width, self.width)]
+
+
+def _round(difference: np.ndarray, n: int) -> np.ndarray:
+    """`difference % n` for differences from -n to n - 1, without the division."""
+    return difference + n * (difference < 0)
 
 
 class Crossings(NamedTuple):

@@ -9,6 +9,8 @@ On one worker there is nothing to place, and planning is a few array operations 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from nums_core.errors import ConfigError
@@ -24,6 +26,9 @@ from nums_core.scheduler.policies import Problem
 from nums_core.scheduler.portfolio import check_policy, choose
 
 REDUCTION_ORDERS = ("fixed", "local")
+
+# Orders are not compared further where one needs no more than this share of each worker's memory.
+ROOMY = 1 / 16
 
 
 def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", layout: str = "packed",
@@ -86,12 +91,25 @@ def _finish(placed: Placed, cluster: Cluster, moves: Moves, name: str, scores: d
     """Order the tasks and the moves, and predict what they cost."""
     graph, worker = placed.graph, placed.worker
     live = simulate.Liveness(graph, worker, cluster, moves)
-    orders = ordering.candidates(graph)
-    peaks = [live.peaks(order) for order in orders]
-    best = min(range(len(orders)), key=lambda i: float(peaks[i].max(initial=0.0)))
-    moves = _in_time(moves, orders[best])
-    return Plan(graph, cluster, worker, orders[best], moves.block, moves.src, moves.dst, name,
-                simulate.predict(graph, worker, cluster, moves, orders[best], peaks[best]), scores)
+    memory_bytes = np.array([w.memory_bytes for w in cluster.workers])
+    order, peaks = _least_alive(ordering.candidates(graph), live, memory_bytes)
+    moves = _in_time(moves, order)
+    return Plan(graph, cluster, worker, order, moves.block, moves.src, moves.dst, name,
+                simulate.predict(graph, worker, cluster, moves, order, peaks), scores)
+
+
+def _least_alive(orders: Iterable[np.ndarray], live: simulate.Liveness,
+                 memory_bytes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order with the lowest peak, and its peaks; the first one that leaves most of the memory free will do."""
+    best: tuple[np.ndarray, np.ndarray] | None = None
+    for order in orders:
+        peaks = live.peaks(order)
+        if best is None or peaks.max(initial=0.0) < best[1].max(initial=0.0):
+            best = order, peaks
+        if (best[1] - live.held <= ROOMY * memory_bytes).all():
+            break
+    assert best is not None
+    return best
 
 
 def _in_time(moves: Moves, order: np.ndarray) -> Moves:

@@ -7,7 +7,7 @@ where operands disagree. Output blocks always go to their layout worker, and red
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -172,11 +172,11 @@ RULES: dict[str, Rule] = {
 }
 
 
-def complete(problem: Problem, rule: Rule) -> tuple[Draft, int]:
-    """A whole placement by one rule, and in how many tasks the rule had a choice."""
+def complete(problem: Problem, rule: Rule, earlier: Sequence[Draft] = ()) -> Draft:
+    """A whole placement by one rule; if it turns out to be that of a draft in `earlier`, that draft."""
     g = problem.graph
     draft = Draft(g, problem.cluster, problem.reduction_order)
-    choices = 0
+    twins = list(earlier)
     for f, family in enumerate(g.families):
         if family.role == LEAF:
             home = g.home[family.start:family.stop]
@@ -189,7 +189,15 @@ def complete(problem: Problem, rule: Rule) -> tuple[Draft, int]:
             draft.put(family, problem.layout.workers(family.grid))
         else:
             ops = operands(problem, draft, f)
-            apart = int(np.count_nonzero(ops.apart))
-            choices += apart
-            draft.put(family, rule(problem, draft, ops) if apart else ops.first)
-    return draft, choices
+            if not ops.apart.any():
+                draft.put(family, ops.first)
+                continue
+            workers = rule(problem, draft, ops)
+            draft.choices.append(f)
+            draft.put(family, workers)
+            # Alike in the last choice and all before it is alike in everything.
+            twins = [t for t in twins if np.array_equal(t.place[family.start:family.stop], workers)]
+            for twin in twins:
+                if twin.choices[-1] == f:
+                    return twin
+    return draft

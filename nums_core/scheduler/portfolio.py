@@ -18,7 +18,7 @@ from nums_core.scheduler import lshs
 from nums_core.scheduler.draft import Draft, Placed
 from nums_core.scheduler.load import Loads, account
 from nums_core.scheduler.moves import Moves, list_moves
-from nums_core.scheduler.policies import RULES, Operands, Problem, complete
+from nums_core.scheduler.policies import RULES, Operands, Problem, Rule, complete
 from nums_core.scheduler.sweep import Sweep
 
 POLICIES = ("portfolio", "lshs", *RULES)
@@ -53,37 +53,36 @@ def choose(problem: Problem, policy: str = "portfolio", seed: int = 0) -> tuple[
     """The best member, and F of every member in bytes. One member, "aligned", where no task leaves a choice."""
     check_policy(policy)
     best: Member | None = None
+    drafts: dict[Draft, str] = {}
     scores: dict[str, float] = {}
-    seen: list[tuple[np.ndarray, str]] = []
-    for name, draft, choices in _drafts(problem, policy, seed):
-        twin = next((other for place, other in seen if np.array_equal(place, draft.place)), None)
-        if twin is not None:
-            scores[name] = scores[twin]
+    for name, rule in _rules(problem, policy, seed):
+        draft = complete(problem, rule, list(drafts))
+        if draft in drafts:  # another policy came to the same placement
+            scores[name] = scores[drafts[draft]]
             continue
-        member = _evaluate(problem, name if choices else "aligned", draft)
-        seen.append((draft.place, member.name))
+        member = _evaluate(problem, name if draft.choices else "aligned", draft)
         scores[member.name] = member.loads.F
+        drafts[draft] = name
         if best is None or member.rank < best.rank:
             best = member
-        if not choices:
+        if not draft.choices:
             break
     assert best is not None
     return best, scores
 
 
-def _drafts(problem: Problem, policy: str, seed: int) -> Iterator[tuple[str, Draft, int]]:
-    """(name, placement, tasks with a choice) of each member asked for."""
+def _rules(problem: Problem, policy: str, seed: int) -> Iterator[tuple[str, Rule]]:
+    """The members asked for, the search last."""
     for name, rule in RULES.items():
         if policy in ("portfolio", name):
-            yield name, *complete(problem, rule)
+            yield name, rule
     if policy in ("portfolio", "lshs"):
         small = problem.graph.n_tasks <= SEARCH_TASKS
         for k in range(SEEDS if small and policy == "portfolio" else 1):
-            rule = _searched(problem, seed + k) if small else Sweep(problem, seed)
-            yield f"lshs-{k + 1}" if k else "lshs", *complete(problem, rule)
+            yield f"lshs-{k + 1}" if k else "lshs", _searched(problem, seed + k) if small else Sweep(problem, seed)
 
 
-def _searched(problem: Problem, seed: int):  # noqa: ANN202
+def _searched(problem: Problem, seed: int) -> Rule:
     """A rule that gives the answer of one LSHS search."""
     pairing = problem.reduction_order
     found = lshs.search(problem.graph, problem.layout, seed=seed, pairing=pairing, source="least").worker

@@ -12,7 +12,7 @@ import numpy as np
 from nums_core.ops.taskgraph import TaskGraph
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.plan import Plan, Prediction
-from nums_core.scheduler.events import replay
+from nums_core.scheduler.events import ports, replay
 from nums_core.scheduler.moves import Moves, Router, crossings
 
 # Graphs up to this many tasks are replayed event by event when planned.
@@ -119,9 +119,8 @@ def estimate(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Move
     into, out = np.bincount(moves.dst, size, n), np.bincount(moves.src, size, n)
     least = max(float((busy / threads).max(initial=0.0)), float(seconds.max(initial=0.0)))
     if len(size):
-        inside = cluster.node_of[moves.src] == cluster.node_of[moves.dst]
-        wire = np.where(inside, cluster.local.seconds(size), cluster.network.seconds(size))
-        least = max(least, float(np.bincount(moves.dst, wire, n).max()), float(np.bincount(moves.src, wire, n).max()))
+        wire, sender, receiver = ports(graph, cluster, moves)
+        least = max(least, float(np.bincount(sender, wire).max()), float(np.bincount(receiver, wire).max()))
     return Prediction(least, into, out, peaks, busy)
 
 

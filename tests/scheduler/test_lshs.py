@@ -30,7 +30,7 @@ def figures(loads):
 def owner_computes(graph, layout, source):
     """Loads of owner-computes in the toy's terms: pairs of a Reduce make a block each."""
     problem = Problem(graph, layout)
-    placed = complete(problem, RULES["owner"])[0].finish()
+    placed = complete(problem, RULES["owner"]).finish()
     moves = list_moves(placed.graph, placed.worker, layout.cluster, source)
     loads = account(placed.graph, placed.worker, moves, layout.cluster)
     return figures(loads._replace(mem=loads.mem + inner_results(placed)))

@@ -26,7 +26,7 @@ def into_leaf(node: Expr) -> Expr | None:
     if source.kind == "reader" and any(s < 0 for s in step):
         return None
     moved = Region(tuple(r + s * d for r, s, d in zip(region.start, start, region.step, strict=True)),
-                   tuple(s * d for s, d in zip(step, region.step, strict=True)))
+                   tuple(s * d for s, d in zip(step, region.step, strict=True)), region.shape)
     return make("leaf", (), (source, moved), node.shape, node.dtype, node.chunks, x.line)
 
 

@@ -15,7 +15,7 @@ Run = Callable[..., Any]
 def _arange(start: Any, delta: Any, dtype: str) -> Run:
     """start + i * delta, computed as NumPy's fill loop does: in the dtype itself, float16 in float32."""
     kind = np.dtype(dtype).kind
-    calc = np.dtype(np.float32 if dtype == np.float16 else np.int64 if kind in "mMb" else dtype)
+    calc = np.dtype(np.float32 if np.dtype(dtype) == np.float16 else np.int64 if kind in "mMb" else dtype)
 
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
         (offset, n), = args
@@ -27,15 +27,15 @@ def _arange(start: Any, delta: Any, dtype: str) -> Run:
     return run
 
 
-def _linspace(start: Any, delta: Any, step: Any, div: int, stop: Any, num: int, dtype: str) -> Run:
+def _linspace(start: Any, delta: Any, step: Any, div: int, stop: Any, num: int, calc: str, dtype: str) -> Run:
     """start + i * step, or start + (i / div) * delta where the step underflows; `stop`, if given, is the last element."""
-    calc = np.result_type(start, delta, float)
-
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
         (offset, n), = args
         y = np.arange(offset, offset + n).astype(calc)
         with np.errstate(all="ignore"):
-            y = y * step if step != 0 or div <= 0 else y / div * delta
+            if step is not None and step == 0:
+                y /= div
+            y *= delta if step is None or step == 0 else step
             y += start
             if stop is not None and offset <= num - 1 < offset + n:
                 y[num - 1 - offset] = stop

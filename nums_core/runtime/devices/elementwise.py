@@ -45,6 +45,10 @@ def _where(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
     np.copyto(out, a, where=np.asarray(condition, bool), casting="unsafe")
 
 
+def _round(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
+    np.round(operands[0], out=out, **kw)
+
+
 def _user(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
     out[...] = kw["function"](*operands)
 
@@ -61,7 +65,7 @@ CALLS |= {
     "cast": _cast,
     "where": _where,
     "user": _user,
-    "round": lambda x, out, kw: np.round(x[0], out=out, **kw) and None,
+    "round": _round,
     "real": _function(np.real),
     "imag": _function(np.imag),
     "angle": _function(np.angle),

@@ -18,23 +18,12 @@ import numpy as np
 
 from nums_core.ops.elementwise import UFUNCS
 from nums_core.ops.program import Program
-from nums_core.runtime.devices import reducers
+from nums_core.runtime.devices import scratch
 from nums_core.runtime.devices.elementwise import CALLS
 
 # Working set of one tile over all its buffers: about half of a usual L2, so that inputs stream past it.
 TILE_BYTES = 256 * 1024
 _scratch = threading.local()
-
-
-def _buffer(register: int, nbytes: int) -> np.ndarray:
-    try:
-        buffers = _scratch.buffers
-    except AttributeError:
-        buffers = _scratch.buffers = {}
-    buffer = buffers.get(register)
-    if buffer is None or buffer.nbytes < nbytes:
-        buffer = buffers[register] = np.empty(max(nbytes, 4096), np.uint8)
-    return buffer
 
 
 def _registers(program: Program) -> list[int]:
@@ -75,7 +64,7 @@ def _axis_masks(program: Program) -> list[frozenset[int]]:
     return masks
 
 
-def _place(block: np.ndarray, amap: tuple[int | None, ...]) -> np.ndarray:
+def place(block: np.ndarray, amap: tuple[int | None, ...]) -> np.ndarray:
     """A view of `block` with one axis a loop; axes no loop runs along have extent 1 and go."""
     axes = [a for a in amap if a is not None]
     if len(axes) < block.ndim:
@@ -98,12 +87,12 @@ def _tile_box(shape: tuple[int, ...], n_elem: int, square: bool) -> list[int]:
     return box
 
 
-def _runs_across(view: np.ndarray) -> bool:
+def runs_across(view: np.ndarray) -> bool:
     strides = [(abs(s), -i) for i, (s, n) in enumerate(zip(view.strides, view.shape, strict=True)) if n > 1 and s]
     return bool(strides) and -min(strides)[1] != max(i for i, n in enumerate(view.shape) if n > 1)
 
 
-class _Tiles:
+class Tiles:
     """Runs the instructions of a program on one tile."""
 
     def __init__(self, program: Program) -> None:
@@ -137,7 +126,7 @@ class _Tiles:
         buffers = kept.get(self)
         if buffers is None:
             buffers = kept[self] = [
-                _buffer(r, self.tile_elems * d.itemsize)[:self.tile_elems * d.itemsize].view(d)
+                scratch.buffer(r, self.tile_elems * d.itemsize)[:self.tile_elems * d.itemsize].view(d)
                 for _, _, d, _, r, _ in self.steps]
         return buffers
 
@@ -150,7 +139,7 @@ class _Tiles:
             else:
                 dims = shape if flat else tuple(n if l in mask else 1 for l, n in enumerate(shape))  # noqa: E741
                 n_bytes = math.prod(dims) * dtype.itemsize
-                target = _buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims)
+                target = scratch.buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims)
             call([values[a] for a in args], target, kw)
             values.append(target)
         return values[-1]
@@ -181,21 +170,23 @@ def _direct(program: Program) -> Callable[..., Any] | None:
     return scope["direct"]
 
 
-def compile_program(program: Program) -> Callable[..., Any]:
-    """`run(args, blocks, out=None)`: the block (or the partial state of the reduction) the program makes."""
-    if not program.instrs and program.reduction is None:
+def compile_program(program: Program, finish: tuple[Any, ...] | None = None) -> Callable[..., Any]:
+    """`run(args, blocks, out=None)`: the block the program makes, or the partial state of its reduction (the finished
+    block where `finish` is given)."""
+    if program.reduction is not None:
+        from nums_core.runtime.devices.reduction import compile_reductions
+
+        return compile_reductions(program, [program.reduction], finish)
+    if not program.instrs:
         return _compile_copy(program)
-    tiles = _Tiles(program)
-    if program.reduction is None:
-        return _compile_map(program, tiles)
-    return _compile_reduction(program, tiles)
+    return _compile_map(program, Tiles(program))
 
 
 def _compile_copy(program: Program) -> Callable[..., Any]:
     amap = program.maps[0]
 
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
-        view = _place(blocks[0], amap)
+        view = place(blocks[0], amap)
         if out is None:
             return view
         out[...] = view
@@ -203,13 +194,13 @@ def _compile_copy(program: Program) -> Callable[..., Any]:
     return run
 
 
-def _loop_shape(views: list[np.ndarray], ndim: int) -> tuple[int, ...]:
+def loop_shape(views: list[np.ndarray], ndim: int) -> tuple[int, ...]:
     if len(views) == 1:
         return views[0].shape
     return np.broadcast_shapes(*(v.shape for v in views)) if views else (1,) * ndim
 
 
-def _flattenable(views: list[np.ndarray], shape: tuple[int, ...], n: int) -> bool:
+def flattenable(views: list[np.ndarray], shape: tuple[int, ...], n: int) -> bool:
     return all(v.size == 1 or (v.size == n and v.flags.c_contiguous) for v in views)
 
 
@@ -222,7 +213,7 @@ def _cut(view: np.ndarray, at: tuple[slice, ...]) -> np.ndarray:
     return view[tuple(s if n > 1 else slice(None) for s, n in zip(at, view.shape, strict=True))]
 
 
-def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
+def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
     maps, ndim = program.maps, program.ndim
     dtype = np.dtype(program.instrs[-1].dtype)
     plain = all(m == tuple(range(ndim)) for m in maps)
@@ -233,8 +224,8 @@ def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
         if small is not None and args is None and blocks[0].size <= SMALL and (
                 len(blocks) == 1 or max(b.size for b in blocks) <= SMALL):
             return small(blocks, out)
-        views = blocks if plain else [_place(b, m) for b, m in zip(blocks, maps, strict=True)]
-        shape = _loop_shape(views, ndim)
+        views = blocks if plain else [place(b, m) for b, m in zip(blocks, maps, strict=True)]
+        shape = loop_shape(views, ndim)
         if args is not None:  # extents that no input shows: the result is broadcast further
             shape = np.broadcast_shapes(shape, args)
         if out is None:
@@ -244,7 +235,7 @@ def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
             if n:
                 tiles.run(views, shape, False, out)
             return out
-        if out.flags.c_contiguous and _flattenable(views, shape, n):
+        if out.flags.c_contiguous and flattenable(views, shape, n):
             flat = [v.reshape(-1) for v in views]
             target, step = out.reshape(-1), tiles.tile_elems
             for i in range(0, n, step):
@@ -252,73 +243,9 @@ def _compile_map(program: Program, tiles: _Tiles) -> Callable[..., Any]:
                 cut = [v[i:stop] if v.size > 1 else v for v in flat]
                 tiles.run_flat(cut, stop - i, target[i:stop])
             return out
-        box = _tile_box(shape, tiles.tile_elems, any(map(_runs_across, views)))
+        box = _tile_box(shape, tiles.tile_elems, any(map(runs_across, views)))
         for at in _boxes(shape, box):
             target = out[at]
             tiles.run([_cut(v, at) for v in views], target.shape, False, target)
         return out
     return run
-
-
-def _compile_reduction(program: Program, tiles: _Tiles) -> Callable[..., Any]:
-    maps, ndim = program.maps, program.ndim
-    assert program.reduction is not None
-    name, axes, kw = program.reduction
-    reducer = reducers.make(name, axes, dict(kw))
-    kept = [i for i in range(ndim) if i not in axes]
-    plain = all(m == tuple(range(ndim)) for m in maps)
-
-    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> Any:
-        views = blocks if plain else [_place(b, m) for b, m in zip(blocks, maps, strict=True)]
-        shape = _loop_shape(views, ndim)
-        offsets: tuple[int, ...] = (0,) * ndim
-        if args is not None:  # (offset, extent) a loop
-            offsets = tuple(o for o, _ in args)
-            shape = np.broadcast_shapes(shape, tuple(n for _, n in args))
-        n = math.prod(shape)
-        if n <= tiles.tile_elems or not reducer.tiled:
-            return reducer.map(_full(tiles.run(views, shape, False, None), shape), offsets)
-        if not kept and reducer.flat and _flattenable(views, shape, n):
-            flat, step, state = [v.reshape(-1) for v in views], tiles.tile_elems, None
-            for i in range(0, n, step):
-                stop = min(i + step, n)
-                value = tiles.run_flat([v[i:stop] if v.size > 1 else v for v in flat], stop - i, None) if tiles.steps \
-                    else flat[0][i:stop]
-                part = reducer.map_flat(value if value.size == stop - i else np.broadcast_to(value, stop - i), ndim)
-                state = part if state is None else reducer.combine(state, part)
-            return state
-        box = _tile_box(shape, tiles.tile_elems, any(map(_runs_across, views)))
-        kept_box = [b if i in kept else n for i, (b, n) in enumerate(zip(box, shape, strict=True))]
-        parts: dict[tuple[int, ...], Any] = {}
-        for at in _boxes(shape, box):
-            dims = tuple(s.stop - s.start for s in at)
-            value = _full(tiles.run([_cut(v, at) for v in views], dims, False, None), dims)
-            part = reducer.map(value, tuple(o + s.start for o, s in zip(offsets, at, strict=True)))
-            key = tuple(at[i].start // kept_box[i] for i in kept)
-            parts[key] = part if key not in parts else reducer.combine(parts[key], part)
-        return _join(parts, kept, shape, kept_box, reducer)
-    return run
-
-
-def _full(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A value that is broadcast over some loops, at full extent."""
-    return value if value.shape == shape else np.broadcast_to(value, shape)
-
-
-def _join(parts: dict[tuple[int, ...], Any], kept: list[int], shape: tuple[int, ...], box: list[int],
-          reducer: Any) -> Any:
-    """Put the partial results of several tiles side by side along the loops that are kept."""
-    if len(parts) == 1:
-        return next(iter(parts.values()))
-    first = next(iter(parts.values()))
-    fields = first if isinstance(first, tuple) else (first,)
-    dims = tuple(shape[i] if i in kept else 1 for i in range(len(shape)))
-    joined = [np.empty(dims, f.dtype) if isinstance(f, np.ndarray) else f for f in fields]
-    for key, part in parts.items():
-        at: list[slice] = [slice(None)] * len(shape)
-        for k, i in zip(key, kept, strict=True):
-            at[i] = slice(k * box[i], min((k + 1) * box[i], shape[i]))
-        for target, piece in zip(joined, part if isinstance(part, tuple) else (part,), strict=True):
-            if isinstance(target, np.ndarray):
-                target[tuple(at)] = piece
-    return tuple(joined) if isinstance(first, tuple) else joined[0]

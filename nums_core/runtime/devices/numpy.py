@@ -18,7 +18,9 @@ import numpy as np
 from nums_core.ops import tree
 from nums_core.ops.taskgraph import Kernel
 from nums_core.runtime.devices import reducers
+from nums_core.runtime.devices.contraction import compile_contraction
 from nums_core.runtime.devices.fused import compile_program
+from nums_core.runtime.devices.reduction import compile_reductions
 
 Run = Callable[..., Any]
 
@@ -52,19 +54,11 @@ def _tree(combine: tuple[Any, ...], finish: tuple[Any, ...] | None) -> Run:
     """The halving tree over any number of partial states, then the finish: squeeze the axes that are not kept."""
     name, axes, kw = combine
     reducer = reducers.make(name, axes, dict(kw))
-    drop = finish[0] if finish is not None else ()
-    dtype = np.dtype(finish[1]) if finish is not None and finish[1] is not None else None
+    last = reducers.finisher(reducer, *finish) if finish is not None else None
 
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
         state = tree.evaluate(reducer.combine, blocks) if len(blocks) > 1 else blocks[0]
-        if finish is None:
-            return state
-        block = reducer.finish(state)
-        if drop:
-            block = block.reshape([n for i, n in enumerate(block.shape) if i not in drop])
-        if dtype is not None and block.dtype != dtype:
-            block = block.astype(dtype)
-        return deliver(block, out)
+        return state if last is None else deliver(last(state), out)
     return run
 
 
@@ -115,7 +109,8 @@ def _gather(dtype: np.dtype | None = None) -> Run:
                 return deliver(piece, out)
             return piece if 2 * piece.nbytes >= blocks[0].nbytes else piece.copy()
         if out is None:
-            out = np.empty([extent for extent, _ in args], dtype if dtype is not None else np.result_type(*blocks))
+            shape = [blocks[0].shape[i] if n is None else n for i, (n, _) in enumerate(args)]
+            out = np.empty(shape, dtype if dtype is not None else np.result_type(*blocks))
         for block, at in zip(blocks, itertools.product(*[pieces for _, pieces in args]), strict=True):
             out[tuple(p[2] for p in at)] = block[tuple(p[1] for p in at)]
         return out
@@ -125,50 +120,6 @@ def _gather(dtype: np.dtype | None = None) -> Run:
 def _concat(axis: int) -> Run:
     """Blocks side by side along one axis."""
     return lambda args, blocks, out=None: np.concatenate(blocks, axis=axis, out=out)
-
-
-def _contract(a: str, b: str, c: str, dtype: str) -> Run:
-    """Contraction of two blocks, as one matrix product: labels are letters, as in einsum.
-
-    Labels of `a` or `b` alone that `c` lacks are summed first. Everything else is batch, row, column or summed."""
-    batch = [x for x in c if x in a and x in b]
-    rows = [x for x in c if x in a and x not in b]
-    cols = [x for x in c if x in b and x not in a]
-    summed = [x for x in a if x in b and x not in c]
-    sum_a = tuple(i for i, x in enumerate(a) if x not in b and x not in c)
-    sum_b = tuple(i for i, x in enumerate(b) if x not in a and x not in c)
-    a_kept, b_kept = [x for x in a if x in b or x in c], [x for x in b if x in a or x in c]
-    perm_a = [a_kept.index(x) for x in (*batch, *rows, *summed)]
-    perm_b = [b_kept.index(x) for x in (*batch, *summed, *cols)]
-    made = [*batch, *rows, *cols]
-    perm_c = [made.index(x) for x in c]
-    straight = perm_c == list(range(len(perm_c)))
-    nb, nr, ns = len(batch), len(rows), len(summed)
-
-    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
-        left, right = blocks if len(blocks) == 2 else (blocks[0], blocks[0])
-        if sum_a:
-            left = left.sum(axis=sum_a)
-        if sum_b:
-            right = right.sum(axis=sum_b)
-        left, right = left.transpose(perm_a), right.transpose(perm_b)
-        s, t = left.shape, right.shape
-        final = (*s[:nb + nr], *t[nb + ns:])
-        n_row, n_sum, n_col = _size(s[nb:nb + nr]), _size(s[nb + nr:]), _size(t[nb + ns:])
-        left = left.reshape(*s[:nb], n_row, n_sum)
-        right = right.reshape(*t[:nb], n_sum, n_col)
-        if out is not None and straight and out.dtype == dtype and (out.ndim == nb + 2 or out.flags.c_contiguous):
-            np.matmul(left, right, out=out.reshape(*s[:nb], n_row, n_col))
-            return out
-        return deliver(np.matmul(left, right).reshape(final).transpose(perm_c), out)
-    return run
-
-
-def _size(dims: tuple[int, ...]) -> int:
-    n = 1
-    for d in dims:
-        n *= d
-    return n
 
 
 def _map(function: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], dtype: np.dtype | None = None,
@@ -183,6 +134,7 @@ KERNELS: dict[str, Callable[..., Run]] = {
     "identity": _identity,
     "pick": _pick,
     "fused": compile_program,
+    "reductions": compile_reductions,
     "tree": _tree,
     "full": _full,
     "arange": _arange,
@@ -190,6 +142,6 @@ KERNELS: dict[str, Callable[..., Run]] = {
     "index": _index,
     "gather": _gather,
     "concat": _concat,
-    "contract": _contract,
+    "contract": compile_contraction,
     "map": _map,
 }

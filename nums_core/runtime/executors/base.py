@@ -4,18 +4,21 @@ An executor is one method, `run`: plan and inputs in, results and a Report out. 
 names the number:
 
     Kernel("view", (slot,))   blocks are slices of a NumPy array in the driver's memory; the family's args are the slices
+    Kernel("view", (slot, shape))   the same of that array reshaped to `shape`; see `viewed`
     Kernel("held", (slot,))   blocks that an executor keeps from an earlier run (`Held`)
     Kernel("read", (slot,))   a *task* that reads a slice of anything with `__getitem__` (memmap, zarr, HDF5)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
+from nums_core.ops.taskgraph import Kernel
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.report import Report
@@ -40,6 +43,11 @@ class Output:
     dtype: str
     keep: bool = False
 
+    @property
+    def unknown(self) -> bool:
+        """Whether the shapes of blocks depend on data."""
+        return any(math.isnan(c) for sizes in self.chunks for c in sizes)
+
 
 @dataclass
 class Held:
@@ -54,6 +62,11 @@ class Held:
     nbytes: float
     owner: Any = field(default=None, repr=False)
     shapes: list[tuple[int, ...]] | None = None  # of the blocks, where the output's chunks were not all known
+
+
+def viewed(source: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """The array whose slices are the blocks of a view leaf."""
+    return source if len(kernel.params) == 1 else source.reshape(kernel.params[1])
 
 
 class Executor(Protocol):

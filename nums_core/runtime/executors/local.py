@@ -22,7 +22,7 @@ from nums_core.ops.taskgraph import LEAF
 from nums_core.runtime.blas import one_blas_thread
 from nums_core.runtime.cluster import Cluster, available_cpus
 from nums_core.runtime.engine import Engine
-from nums_core.runtime.executors.base import Held, Output
+from nums_core.runtime.executors.base import Held, Output, viewed
 from nums_core.runtime.failure import kernel_error
 from nums_core.runtime.footprint import check_budget, peak_bytes
 from nums_core.runtime.gather import Destination
@@ -30,7 +30,7 @@ from nums_core.runtime.plan import Plan
 from nums_core.runtime.progress import Progress
 from nums_core.runtime.report import Report
 from nums_core.runtime.results import Keeper, bind_donated
-from nums_core.runtime.store import Spilled, block_bytes
+from nums_core.runtime.store import Spilled, block_bytes, block_shape
 from nums_core.runtime.supertask import Segments, TaskTable, cut, estimated_seconds, useful_threads
 
 
@@ -137,7 +137,11 @@ class _Run:
             if f.role != LEAF:
                 continue
             source, ids = self.inputs[f.kernel.params[0]], range(f.start, f.stop)
-            self.engine.bind(ids, [source[at] for at in f.args or ()] if f.kernel.name == "view" else source.refs)
+            if f.kernel.name == "view":
+                array = viewed(source, f.kernel)
+                self.engine.bind(ids, [array[at] for at in f.args or ()])
+            else:
+                self.engine.bind(ids, source.refs)
             if f.kernel.name == "held" and f.kernel.params[0] in donate:
                 donated.update(ids)
         return donated
@@ -173,8 +177,8 @@ class _Run:
         tasks = range(f.start, f.stop)
         if output.keep:
             refs = [self._kept(t) for t in tasks]
-            return Held(refs, np.zeros(len(refs), np.int32), float(sum(
-                r.nbytes if isinstance(r, Spilled) else block_bytes(r) for r in refs)), self.executor)
+            return Held(refs, np.zeros(len(refs), np.int32), float(sum(map(block_bytes, refs))), self.executor,
+                        list(map(block_shape, refs)) if output.unknown else None)
         return self.keeper.own(Destination(output).collect([self.engine.load(t) for t in tasks]))
 
     def _kept(self, t: int) -> Any:

@@ -1,0 +1,214 @@
+"""The Ray executor: one actor a worker keeps that worker's blocks and runs super-tasks.
+
+All calls of a run are handed to Ray up front. A block that crosses workers is part of a result of the call that makes
+it and an argument of the calls that read it, so Ray orders and moves them without the driver. A run costs about a
+millisecond for each call, whatever the number of tasks in it.
+
+`executors.clustered` and `executors.calls` are the driver's side, `runtime.remote` the worker's, `runtime.partition`
+cuts the plan; here is what is Ray's own: nodes, actors, refs, and its exceptions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from nums_core import config
+from nums_core.errors import ConfigError, MissingBackendError, WorkerLostError
+from nums_core.runtime.cluster import Cluster, Link, Worker, available_cpus
+from nums_core.runtime.executors.clustered import CallCancelled, ClusteredExecutor, WorkerGone
+from nums_core.runtime.remote import WorkerHost
+
+try:
+    import ray
+except ImportError as _error:
+    raise MissingBackendError("computing on Ray needs the package ray, which is not installed here; "
+                              "pip install nums-core[ray]") from _error
+
+# Between two actors a block is written to shared memory and mapped; between nodes it also crosses the network once.
+# Rates are those of Ray's own benchmarks for many blocks in one message, cut to what a loaded machine does.
+LOCAL_LINK, NETWORK_LINK = Link(100e-6, 2e9), Link(200e-6, 6e8)
+START_S = 60.0
+# Of the memory Ray offers on a node; the rest is for Python, buffers and what kernels take for themselves.
+MEMORY_SHARE = 0.8
+
+
+class _RayWorker(WorkerHost):
+    def step(self, *args: Any) -> Any:
+        out = super().step(*args)
+        return out if len(out) > 1 else out[0]  # Ray takes one result for the value itself
+
+    def cancelled(self) -> bool:
+        return bool(getattr(ray.get_runtime_context(), "is_canceled", lambda: False)())
+
+
+class RayExecutor(ClusteredExecutor):
+    """Runs plans on a Ray cluster: one that runs already, or one started here.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of a cluster: "auto", "host:port", "ray://host:port". None: the one this process is connected to, or else a new
+        one on this machine.
+    num_workers : int
+        Workers where there is one node; 0: one a core. On several nodes use `workers_per_node`.
+    workers_per_node : int
+        0: one a node where there are several nodes.
+    threads : int
+        Tasks a worker runs at the same time; 0: the node's cores shared among its workers.
+    memory_bytes : int, bytes
+        Budget of a worker; beyond it blocks are spilled. 0: its share of the memory Ray offers on its node.
+    ray_options
+        Passed to `ray.init` where it is called.
+
+    Raises
+    ------
+    ConfigError
+        The cluster has no node with a CPU.
+    WorkerLostError
+        Workers did not start.
+    """
+
+    def __init__(self, address: str | None = None, *, num_workers: int = 0, workers_per_node: int = 0, threads: int = 0,
+                 memory_bytes: int = 0, **ray_options: Any) -> None:
+        self.connected_here = _connect(address, num_workers, ray_options)
+        self.nodes = _nodes()
+        if not workers_per_node:
+            workers_per_node = 1 if len(self.nodes) > 1 else num_workers or int(self.nodes[0]["Resources"]["CPU"])
+        self.node_ids = [n["NodeID"] for n in self.nodes for _ in range(workers_per_node)]
+        super().__init__(_describe(self.nodes, workers_per_node, threads, memory_bytes))
+        self.actors = [self._actor(w, node) for w, node in enumerate(self.node_ids)]
+        self._await_start()
+
+    def _actor(self, worker: int, node: str) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        w = self.cluster.workers[worker]
+        # No CPU is reserved: actors hold blocks between runs, when other work on the cluster may have the cores.
+        kind = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False,
+                          scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))(_RayWorker)
+        return kind.remote(worker, w.threads, w.memory_bytes, {"spill_dir": config.get().spill_dir})
+
+    def _await_start(self) -> None:
+        refs = [a.ping.remote() for a in self.actors]
+        ready, late = ray.wait(refs, num_returns=len(refs), timeout=START_S)
+        try:
+            if late:
+                raise WorkerLostError(f"{len(late)} of {len(refs)} workers did not start within {START_S:.0f} s; see "
+                                      "`ray status`, and check that nums_core is installed on every node")
+            for ref in ready:
+                self._get(ref)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, WorkerGone):
+                raise WorkerLostError(f"{error}; check that nums_core is installed on every node") from error
+            raise
+
+    # -- hooks --------------------------------------------------------------------------------------------------------
+
+    def _put(self, payload: Any) -> Any:
+        return ray.put(payload)
+
+    def _call(self, worker: int, n_out: int, *args: Any) -> list[Any]:
+        made = self.actors[worker].step.options(num_returns=1 + n_out).remote(*args)
+        return made if n_out else [made]
+
+    def _ask(self, worker: int, method: str, *args: Any) -> Any:
+        return getattr(self.actors[worker], method).remote(*args)
+
+    def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
+        return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0]
+
+    def _get(self, ref: Any) -> Any:
+        try:
+            return ray.get(ref)
+        except ray.exceptions.TaskCancelledError as error:
+            raise CallCancelled(str(error)) from error
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, ray.exceptions.TaskCancelledError):
+                raise CallCancelled(str(cause)) from error
+            if isinstance(cause, ray.exceptions.RayError):
+                raise WorkerGone(_first_lines(cause)) from error
+            raise cause from error
+        except ray.exceptions.RayError as error:
+            raise WorkerGone(_first_lines(error)) from error
+
+    def _cancel(self, ref: Any) -> None:
+        ray.cancel(ref)
+
+    def _dead(self) -> list[int]:
+        refs = {a.ping.remote(): w for w, a in enumerate(self.actors)}
+        # A worker that is busy answers late; a dead one answers at once, with an error.
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=10.0)
+        dead = []
+        for ref in ready:
+            try:
+                self._get(ref)
+            except WorkerGone:
+                dead.append(refs[ref])
+        return sorted(dead)
+
+    def _revive(self, worker: int) -> None:
+        alive = [n["NodeID"] for n in _nodes()]
+        if self.node_ids[worker] not in alive:
+            self.node_ids[worker] = min(alive, key=self.node_ids.count)
+        actor = self._actor(worker, self.node_ids[worker])
+        try:
+            ray.get(actor.ping.remote(), timeout=START_S)
+        except ray.exceptions.RayError as error:
+            raise WorkerLostError(f"worker {worker} went away and could not be started again: {_first_lines(error)}\n"
+                                  "  See `ray status`; nums_core.init(...) connects anew.") from error
+        self.actors[worker] = actor
+
+    def _shut(self) -> None:
+        if not ray.is_initialized():
+            return
+        try:
+            refs = [a.shutdown.remote() for a in self.actors]  # removes spill files
+            ray.wait(refs, num_returns=len(refs), timeout=5.0)
+            for a in self.actors:
+                ray.kill(a)
+        finally:
+            self.actors.clear()
+            if self.connected_here:
+                ray.shutdown()
+
+
+def _connect(address: str | None, num_workers: int, options: dict[str, Any]) -> bool:
+    """Connect to Ray unless this process is; whether that was done here."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"logging_level": logging.WARNING} | options
+    if address is not None:
+        ray.init(address=address, **options)
+    else:
+        # address="local": a cluster named in RAY_ADDRESS is joined only where the user asks for it.
+        ray.init(address="local", **{"num_cpus": num_workers or available_cpus(), "include_dashboard": False} | options)
+    return True
+
+
+def _nodes() -> list[dict[str, Any]]:
+    """Nodes that are alive and have a CPU, the head first, the others by address."""
+    found = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1]
+    if not found:
+        raise ConfigError("the Ray cluster has no node with a CPU; start it with num_cpus of 1 or more")
+    return sorted(found, key=lambda n: ("node:__internal_head__" not in n["Resources"], n["NodeManagerAddress"],
+                                        n["NodeManagerPort"], n["NodeID"]))
+
+
+def _describe(nodes: list[dict[str, Any]], per_node: int, threads: int, memory_bytes: int) -> Cluster:
+    workers = []
+    for k, node in enumerate(nodes):
+        cpus, memory = int(node["Resources"]["CPU"]), node["Resources"].get("memory", 4 * 2**30)
+        worker = Worker(k, threads or max(1, cpus // per_node), memory_bytes or int(MEMORY_SHARE * memory / per_node))
+        workers += [worker] * per_node
+    return Cluster(tuple(workers), NETWORK_LINK, LOCAL_LINK, kind="ray")
+
+
+def _first_lines(error: BaseException) -> str:
+    """The first lines of Ray's message, which says what happened to the worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:4])[:400]
