@@ -14,11 +14,14 @@ from nums_core.array.computing import persist as persist
 from nums_core.array.contractions import *  # noqa: F403
 from nums_core.array.creation import *  # noqa: F403
 from nums_core.array.elementwise import *  # noqa: F403
+from nums_core.array.histograms import *  # noqa: F403
 from nums_core.array.indexing import *  # noqa: F403
 from nums_core.array.manipulation import *  # noqa: F403
 from nums_core.array.overlap import *  # noqa: F403
 from nums_core.array.products import *  # noqa: F403
+from nums_core.array.quantiles import *  # noqa: F403
 from nums_core.array.reductions import *  # noqa: F403
 from nums_core.array.scans import *  # noqa: F403
 from nums_core.array.sets import *  # noqa: F403
 from nums_core.array.sorting import *  # noqa: F403
+from nums_core.array.statistics import *  # noqa: F403

@@ -498,7 +498,7 @@ class Array:
         return _reductions.argmin(self, axis=axis, keepdims=keepdims, **kw)
 
     def moment(self, order: int, **kw: Any) -> Array:
-        return _reductions.moment(self, order, **kw)
+        return _statistics.moment(self, order, **kw)
 
     def cumsum(self, axis: Any = None, dtype: Any = None, **kw: Any) -> Array:
         return _scans.cumsum(self, axis=axis, dtype=dtype, **kw)
@@ -714,3 +714,4 @@ from nums_core.array import products as _products  # noqa: E402
 from nums_core.array import reductions as _reductions  # noqa: E402
 from nums_core.array import scans as _scans  # noqa: E402
 from nums_core.array import sorting as _sorting  # noqa: E402
+from nums_core.array import statistics as _statistics  # noqa: E402

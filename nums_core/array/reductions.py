@@ -1,8 +1,8 @@
 """Reductions with NumPy's signatures, dtypes and errors, lazily on blocks.
 
-Each is one pass over memory: the elementwise operations before it are fused with it, tile by tile, and reductions of the
-same array that are computed together share the pass. Every function takes dask's `split_every` and does not need it.
-NumPy itself says what the result's dtype is and what is wrong with the arguments: the same call on one element.
+Each is one pass over memory: the elementwise operations before it are fused with it, tile by tile, and reductions of
+the same array that are computed together share the pass. Every function takes dask's `split_every`, and does not need
+it. NumPy itself says what the result's dtype is and what is wrong with the arguments: the same call on one element.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from nums_core.array.array import Array, _apply, as_expr, known_expr
 from nums_core.errors import DTypeError, ShapeError
 from nums_core.expr import build
+from nums_core.expr.grid import known
 from nums_core.expr.node import Expr
 
 _NONE: Any = np._NoValue  # type: ignore[attr-defined]
@@ -48,8 +49,8 @@ FOLDS = {
 # -- what NumPy would say ---------------------------------------------------------------------------------------------
 
 def result_of(function: Callable[..., Any], x: Expr, axis: Any, empty: bool = True, **kwargs: Any) -> np.dtype:
-    """Dtype of `function(x, axis=axis, **kwargs)`, asked of NumPy on at most one element an axis; its errors, with a way
-    out. With `empty` false, axes without elements are asked as if they had one."""
+    """Dtype of `function(x, axis=axis, **kwargs)`, asked of NumPy on at most one element an axis; its errors, with a
+    way out. With `empty` false, axes without elements are asked as if they had one."""
     shape = tuple(0 if n == 0 and empty else 1 for n in x.shape)
     axis = tuple(axis) if isinstance(axis, list) else axis
     return _ask(function, x.dtype, shape, axis, tuple(sorted(kwargs.items())))
@@ -70,9 +71,13 @@ def _ask(function: Callable[..., Any], dtype: np.dtype, shape: tuple[int, ...], 
                              "initial= where the function takes it") from None
         raise
     except TypeError as error:
-        if isinstance(axis, (int, tuple, type(None))) and "axis" not in str(error) and "integer" not in str(error):
-            raise DTypeError(f"{error}; cast first, as in x.astype(float)") from None
-        raise
+        if "cannot be interpreted as an integer" in str(error):  # the axis
+            raise
+        raise DTypeError(f"{error}; cast first, as in x.astype(float)") from None
+
+
+def _flag(keepdims: Any) -> bool:
+    return keepdims is not _NONE and bool(keepdims)
 
 
 def _axis_of(x: Expr, axis: Any) -> Any:
@@ -94,8 +99,8 @@ def into(out: Any, made: Array) -> Any:
         (out,) = out
     shape = out.expr.shape if isinstance(out, Array) else np.shape(out)
     if shape != made.expr.shape:
-        raise ShapeError(f"output parameter has shape {shape} but the result has shape {made.expr.shape}; give out= the "
-                         "result's shape, or leave it out")
+        raise ShapeError(f"output parameter has shape {shape} but the result has shape {made.expr.shape}; give out= "
+                         "the result's shape, or leave it out")
     if isinstance(out, Array):
         out._expr = build.cast(made.expr, out.dtype)
     else:
@@ -106,7 +111,7 @@ def into(out: Any, made: Array) -> Any:
 def _masked(x: Expr, where: Any, filling: Any) -> Expr:
     """`x` with `filling`, in its dtype, where `where` is false."""
     made = _apply("where", where, Array(x), np.asarray(filling).astype(x.dtype)[()]).expr
-    if made.shape != x.shape and not any(n != n for n in x.shape):
+    if made.shape != x.shape and known(x.chunks):
         raise ShapeError(f"non-broadcastable operand with shape {x.shape} doesn't match the broadcast shape "
                          f"{made.shape}; where= must fit the array, as in numpy.broadcast_to(where, {x.shape})")
     return made
@@ -134,7 +139,7 @@ def by_name(name: str, array: Any, axis: Any = None, dtype: Any = None, out: Any
         x = build.cast(x, wanted)
     if neutral is None and "initial" in options:
         kw["initial"] = np.asarray(options["initial"]).astype(x.dtype)[()]
-    made = Array(build.reduce(name, x, axis, bool(keepdims), tuple(sorted(kw.items())), result))
+    made = Array(build.reduce(name, x, axis, _flag(keepdims), tuple(sorted(kw.items())), result))
     if neutral is not None and "initial" in options:
         made = Array(build.cast(_apply(ufunc.__name__, made, options["initial"]).expr, result))
     return into(out, made)
@@ -167,7 +172,9 @@ def _named(function: Callable[..., Array], name: str) -> Callable[..., Array]:
 
 def _without_nan(a: Any, fill: Any) -> Any:
     x = as_expr(a)
-    return Array(_masked(x, _apply("logical_not", _apply("isnan", Array(x))), fill)) if x.dtype.kind in "fc" else a
+    if x.dtype.kind not in "fc":
+        return a
+    return _apply("where", _apply("isnan", Array(x)), np.asarray(fill, x.dtype)[()], Array(x))
 
 
 sum = _typed("sum")  # noqa: A001
@@ -190,7 +197,7 @@ def count_nonzero(a: Any, axis: Any = None, *, keepdims: Any = False, split_ever
     result = result_of(np.count_nonzero, x, axis)
     if x.dtype.kind in "iufc":
         x = build.elementwise("not_equal", [x, 0])
-    return Array(build.reduce("count", x, axis, bool(keepdims), (), result))
+    return Array(build.reduce("count", x, axis, _flag(keepdims), (), result))
 
 
 # -- argmax and argmin ------------------------------------------------------------------------------------------------
@@ -205,7 +212,7 @@ def _arg(name: str, skip_nan: bool = False) -> Callable[..., Array]:
         kw: tuple[tuple[str, Any], ...] = (("shape", x.shape),)
         if skip_nan and x.dtype.kind in "fc":
             kw = (*kw, ("skip_nan", True))
-        return into(out, Array(build.reduce(name, x, axis, bool(keepdims), kw)))
+        return into(out, Array(build.reduce(name, x, axis, _flag(keepdims), kw)))
     return _named(function, public)
 
 
@@ -224,14 +231,14 @@ def _mean(name: str) -> Callable[..., Array]:
                  where: Any = True, split_every: Any = None) -> Array:
         x = as_expr(a)
         axis = _axis_of(x, axis)
-        result = result_of(getattr(np, name), x, axis, empty=False, **_given(dtype))
+        result, keepdims = result_of(getattr(np, name), x, axis, empty=False, **_given(dtype)), _flag(keepdims)
         _warn_if_empty(x, axis, "Mean of empty slice")
         if where is not True:
             mask = _counted(x, where, skip_nan)
             total = sum(Array(x), axis, dtype or _inexact(x.dtype), keepdims=keepdims, where=mask)
             made = Array(build.cast((total / sum(mask, axis, keepdims=keepdims)).expr, result))
         else:
-            made = Array(build.reduce("mean", x, axis, bool(keepdims), _options(x, dtype, skip_nan), result))
+            made = Array(build.reduce("mean", x, axis, keepdims, _options(x, dtype, skip_nan), result))
         return into(out, made)
     return _named(function, name)
 
@@ -247,14 +254,14 @@ def _spread(name: str, what: str) -> Callable[..., Array]:
             ddof = correction
         x = as_expr(a)
         axis = _axis_of(x, axis)
-        result = result_of(getattr(np, name), x, axis, empty=False, **_given(dtype))
+        result, keepdims = result_of(getattr(np, name), x, axis, empty=False, **_given(dtype)), _flag(keepdims)
         _warn_if_empty(x, axis, "Degrees of freedom <= 0 for slice")
         if where is not True or mean is not _NONE:
-            made = _spread_of(x, axis, dtype, ddof, bool(keepdims), where, mean, skip_nan)
+            made = _spread_of(x, axis, dtype, ddof, keepdims, where, mean, skip_nan)
             made = Array(build.cast((_apply("sqrt", made) if what == "std" else made).expr, result))
         else:
             kw = tuple(sorted((*_options(x, dtype, skip_nan), ("what", what), ("ddof", ddof))))
-            made = Array(build.reduce("moments", x, axis, bool(keepdims), kw, result))
+            made = Array(build.reduce("moments", x, axis, keepdims, kw, result))
         return into(out, made)
     return _named(function, name)
 
@@ -278,8 +285,8 @@ def _counted(x: Expr, where: Any, skip_nan: bool) -> Array:
     """Boolean, shape of `x`: which elements count."""
     if not isinstance(where, Array):
         where = np.asarray(where, bool)
-    mask = _apply("logical_and", where, Array(build.elementwise("equal", [x, x])))
-    return mask if skip_nan else _apply("logical_and", where, Array(build.full(True, x.shape, bool, x.chunks)))
+    number = Array(build.elementwise("equal", [x, x]))
+    return _apply("logical_and", where, number if skip_nan else _apply("logical_or", number, True))
 
 
 def _given(dtype: Any) -> dict[str, Any]:

@@ -36,22 +36,39 @@ def optimise(roots: Sequence[Expr]) -> list[Expr]:
 def rewrite(roots: Sequence[Expr]) -> list[Expr]:
     """Apply the rules bottom-up."""
     done: dict[int, Expr] = {}
-    keep = []  # nodes made on the way stay alive, so that ids stay theirs
+    keep: list[Expr] = []  # nodes made on the way stay alive, so that ids stay theirs
     for node in postorder(roots):
-        done[id(node)] = _simplify(with_args(node, [done[id(a)] for a in node.args]), done, keep)
+        if id(node) not in done:
+            _settle(node, done, keep)
     return [done[id(r)] for r in roots]
 
 
-def _simplify(node: Expr, done: dict[int, Expr], keep: list[Expr]) -> Expr:
-    for _ in range(MAX_REWRITES):
-        better = next((n for rule in RULES.get(node.op, ()) if (n := rule(node)) is not None), None)
-        if better is None:
-            return node
-        if validate:
-            assert (better.shape, better.dtype, better.chunks) == (node.shape, node.dtype, node.chunks), (node, better)
-        keep.append(better)
-        # A rule may have pushed work below: simplify the new operands too.
-        args = [a if id(a) in done or a in node.args else _simplify(a, done, keep) for a in better.args]
-        node = with_args(better, args)
+def _settle(node: Expr, done: dict[int, Expr], keep: list[Expr]) -> None:
+    """Rewrite `node` until no rule applies; a rule may push work below, so new operands are settled first. Iterative: a
+    slice may sink through expressions deeper than Python's stack."""
+    stack = [(node, node, 0)]
+    while stack:
+        key, node, tries = stack.pop()
+        missing = [a for a in node.args if id(a) not in done]
+        if missing:
+            stack.append((key, node, tries))
+            stack.extend((a, a, 0) for a in missing)
+            continue
+        node = with_args(node, [done[id(a)] for a in node.args])
+        better = _better(node) if tries < MAX_REWRITES else None
         keep.append(node)
-    return node
+        if better is None:
+            done[id(key)] = done[id(node)] = node
+        else:
+            keep.append(better)
+            stack.append((key, better, tries + 1))
+
+
+def _better(node: Expr) -> Expr | None:
+    for rule in RULES.get(node.op, ()):
+        better = rule(node)
+        if better is not None:
+            if validate:
+                assert (better.shape, better.dtype, better.chunks) == (node.shape, node.dtype, node.chunks), (node, better)
+            return better
+    return None

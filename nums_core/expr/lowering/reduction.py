@@ -109,7 +109,8 @@ def _lower_map_reduce(low: Lowering, node: Expr) -> np.ndarray:
     """States by a function of the blocks of all operands, which are cut alike; then the tree, and no more than that."""
     function, kwargs, name, axes, kw, drop, flop = node.params
     first = node.args[0]
-    columns = [np.broadcast_to(low.of(a), first.grid).reshape(-1) for a in node.args]
+    columns = [np.broadcast_to(low.of(a) if low.of(a).size > 1 else low.of(a).reshape(()), first.grid).reshape(-1)
+               for a in node.args]
     elements = block_elements(first.chunks).reshape(-1)
     share_of = _result_bytes(node).sum() / max(node.dtype.itemsize, 1)
     partial = low.add(node, Kernel("reduction.map", (function, kwargs)), first.grid, np.stack(columns, axis=1),

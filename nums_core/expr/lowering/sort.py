@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,12 +50,14 @@ class SampleSort:
         self.sizes, self.item_bytes, self.n = np.asarray(sizes, float), item_bytes, int(sum(sizes))
         self.n_lines, self.m = lines.shape
 
-    def add(self, name: str, params: tuple, grid: tuple[int, ...], inputs: np.ndarray, elements: np.ndarray | float,
-            args: AxisArgs | None = None, flop: float = 1.0) -> np.ndarray:
+    def add(self, name: str, params: tuple[Any, ...], grid: tuple[int, ...], inputs: np.ndarray,
+            elements: np.ndarray | float, args: AxisArgs | None = None, flop: float = 1.0,
+            module: str = "sort") -> np.ndarray:
         count = math.prod(grid)
         elements = np.broadcast_to(np.asarray(elements, float), grid).reshape(-1)
-        return self.low.add(self.node, Kernel(f"sort.{name}", params), grid, inputs.reshape(count, -1), elements=elements,
-                            out_bytes=elements * self.item_bytes, flop=elements * flop, args=args, label=f"sort.{name}")
+        return self.low.add(self.node, Kernel(f"{module}.{name}", params), grid, inputs.reshape(count, -1),
+                            elements=elements, out_bytes=elements * self.item_bytes, flop=elements * flop, args=args,
+                            label=f"{module}.{name}")
 
     def runs(self, pairs: bool) -> np.ndarray:
         at = AxisArgs(((None,) * self.n_lines, tuple(offsets(self.sizes.astype(int).tolist())))) if pairs else None

@@ -17,6 +17,7 @@ from nums_core.runtime.devices.numpy import Run, deliver
 
 # Elements of a tile of a selection: its mask and the indices found in it stay in the first cache.
 TILE = 8192
+_BOOL = np.dtype(bool)
 
 
 def _take(block: np.ndarray, local: tuple[np.ndarray, ...], first: int, out: np.ndarray | None = None) -> np.ndarray:
@@ -179,7 +180,7 @@ def _select(first: int, width: int, program: Program | None) -> Run:
 def _masker(tiles: fused.Tiles, flat: list[np.ndarray]) -> Callable[[int, int], np.ndarray]:
     """The mask of a stretch of elements, in scratch memory."""
     def mask(a: int, b: int) -> np.ndarray:
-        target = scratch.empty("mask", (b - a,), np.bool_)
+        target = scratch.empty("mask", (b - a,), _BOOL)
         return tiles.run_flat([v[a:b] if v.size > 1 else v for v in flat], b - a, target)
     return mask
 

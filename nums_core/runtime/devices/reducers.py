@@ -387,7 +387,7 @@ class UserReducer(Reducer):
         return (self.kw["combine"](self._joined(together), axis=self.axes, keepdims=True),)
 
     def finish(self, state: State) -> np.ndarray:
-        return np.asarray(self.kw["aggregate"](self._joined(state), axis=self.axes, keepdims=True))
+        return np.asarray(self.kw["aggregate"](self._joined(state), axis=self.axes, keepdims=self.kw["keepdims"]))
 
     def _joined(self, parts: State) -> Any:
         if not self.kw["concatenate"]:

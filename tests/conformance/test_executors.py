@@ -1,0 +1,59 @@
+"""Every executor passes the same suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from nums_core.runtime.executors.local import LocalExecutor
+from nums_core.testing.executors import ExecutorSuite
+from nums_core.testing.loopback import LoopbackExecutor
+
+
+class TestLocal(ExecutorSuite):
+    @pytest.fixture(scope="class", params=[1, 2, 7])
+    def executor(self, request):
+        made = LocalExecutor(request.param, 2**30)
+        yield made
+        made.close()
+
+
+class TestLocalThatSpills(ExecutorSuite):
+    """A budget of a few blocks: nearly everything goes to the disk and comes back."""
+
+    @pytest.fixture(scope="class", params=[1, 2], ids=["1 thread", "2 threads"])
+    def executor(self, request):
+        made = LocalExecutor(request.param, 400_000)
+        yield made
+        made.close()
+
+
+class TestLoopback(ExecutorSuite):
+    """Parts, calls and messages, without a cluster."""
+
+    @pytest.fixture(scope="class", params=[(1, 1), (2, 1), (3, 2), (5, 1)], ids=lambda p: f"{p[0]} workers {p[1]} threads")
+    def executor(self, request):
+        workers, threads = request.param
+        made = LoopbackExecutor(workers, threads)
+        yield made
+        made.close()
+
+    def holds(self, executor):
+        return sum(host.ping() for host in executor.hosts)
+
+
+class TestLoopbackThatSpills(TestLoopback):
+    @pytest.fixture(scope="class")
+    def executor(self):
+        made = LoopbackExecutor(2, 1, 400_000)
+        yield made
+        made.close()
+
+
+@pytest.mark.ray
+class TestRay(ExecutorSuite):
+    @pytest.fixture
+    def executor(self, ray_executor):
+        return ray_executor
+
+    def holds(self, executor):
+        return sum(executor._get(executor._ask(w, "ping")) for w in range(executor.cluster.n_workers))
