@@ -46,6 +46,7 @@ class Timing:
     """
 
     seconds: list[float] = field(default_factory=list)
+    foreign_cores: list[float] = field(default_factory=list)  # cores that other processes kept busy meanwhile
     peak_bytes: int = 0
     tried: dict[str, float] = field(default_factory=dict)
     error: str | None = None
@@ -58,7 +59,9 @@ class Timing:
         if self.error:
             return f"failed: {self.error}"
         variant = min(self.tried, key=self.tried.__getitem__)
-        return f"{spread(self.seconds):<34}  peak {self.peak_bytes / 2**20:7,.0f} MiB  {variant}"
+        foreign = statistics.median(self.foreign_cores)
+        doubt = f"  (others kept {foreign:.1f} cores busy)" if foreign >= 0.2 else ""
+        return f"{spread(self.seconds):<34}  peak {self.peak_bytes / 2**20:7,.0f} MiB  {variant}{doubt}"
 
 
 def race(starts: Mapping[str, Start], check: Check, *, repeat: int, timeout_s: float = 600) -> dict[str, Timing]:
@@ -108,6 +111,7 @@ class _Process:
             timing.tried = answer["tried"]
         else:
             timing.seconds.append(answer["seconds"])
+            timing.foreign_cores.append(answer["foreign_cores"])
             timing.peak_bytes = max(timing.peak_bytes, answer["peak_bytes"])
 
     def stop(self) -> None:
@@ -169,12 +173,19 @@ def _timed(run: Run, growth_bytes: int = 0) -> dict[str, Any]:
     _touch(growth_bytes)
     _reset_peak()
     before_bytes = _resident_bytes("VmRSS")
+    foreign_s = _foreign_cpu_s()
     begin = time.perf_counter()
     result = run()
     seconds = time.perf_counter() - begin
+    foreign_s = _foreign_cpu_s() - foreign_s
     peak_bytes = _resident_bytes("VmHWM")
     del result
-    return {"seconds": seconds, "peak_bytes": peak_bytes, "growth_bytes": peak_bytes - before_bytes}
+    return {
+        "seconds": seconds,
+        "foreign_cores": max(0.0, foreign_s - 0.02) / seconds,  # the clock ticks in 0.01 s
+        "peak_bytes": peak_bytes,
+        "growth_bytes": peak_bytes - before_bytes,
+    }
 
 
 def _touch(nbytes: int) -> None:
@@ -190,6 +201,13 @@ def _reset_peak() -> None:
     # Where this is refused, the peak is of the whole life of the process.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def _foreign_cpu_s() -> float:
+    """Seconds of processor time that other processes have had, and the host has taken, since the machine started."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9])
+    ours = os.times()
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK") - ours.user - ours.system
 
 
 def _resident_bytes(which: str) -> int:

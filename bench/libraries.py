@@ -29,7 +29,7 @@ class Library:
     np: Any
     array: Callable[[numpy.ndarray, Chunks], Any]
     compute: Callable[..., tuple[Any, ...]]
-    modes: dict[str, Callable[[], object]] = field(default_factory=lambda: {"": lambda: None})
+    modes: Mapping[str, Callable[[], object]] = field(default_factory=lambda: {"": lambda: None})
 
 
 def _numpy() -> Library:

@@ -2,8 +2,9 @@
 
     python -m bench.workloads [--only NAME ...] [--libs NAME ...] [--repeat 5] [--scale 1.0]
 
-0.8 GB of float64 each where the work is light; less where a byte takes long. The text is the same for all libraries unless one lacks
-a name or has a clearly better way; each tries the same few ways of cutting the arrays and keeps its fastest.
+0.8 GB of float64 each where the work is light; less where a byte takes long. The text is the same for all
+libraries unless one lacks a name or has a clearly better way; each tries the same two ways of cutting the arrays
+and keeps its faster.
 """
 
 import argparse

@@ -6,6 +6,7 @@ Values are computed by `compute()`, and where Python itself demands one: `float(
 
 from __future__ import annotations
 
+import datetime
 import math
 import numbers
 import weakref
@@ -673,8 +674,9 @@ def _operand(x: Any) -> Any:
         return x[()] if x.ndim == 0 and x.dtype.kind != "O" else from_array(x).expr
     if isinstance(x, (list, tuple)):
         return asarray(x).expr
-    if isinstance(x, (np.datetime64, np.timedelta64)):
-        return x
+    if isinstance(x, (str, bytes, datetime.timedelta, datetime.date)):
+        return np.asarray(x)[()] if isinstance(x, (str, bytes)) else (
+            np.timedelta64(x) if isinstance(x, datetime.timedelta) else np.datetime64(x))
     if hasattr(x, "__array__") and not hasattr(x, "__array_ufunc__"):
         return asarray(np.asarray(x)).expr
     return None

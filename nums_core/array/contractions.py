@@ -67,7 +67,7 @@ def einsum_path(*operands: Any, optimize: Any = "greedy", **kwargs: Any) -> tupl
     return np.einsum_path(subscripts, *shapes, optimize=optimize)
 
 
-# -- parsing -----------------------------------------------------------------------------------------------------------
+# -- parsing ----------------------------------------------------------------------------------------------------------
 
 def _separate(operands: Sequence[Any]) -> tuple[str, list[Any]]:
     """Subscripts as text, and the arrays."""
@@ -152,7 +152,7 @@ def _diagonals(x: Expr, names: str) -> Operand:
     return x, names
 
 
-# -- contracting -------------------------------------------------------------------------------------------------------
+# -- contracting ------------------------------------------------------------------------------------------------------
 
 def _contracted(terms: list[Operand], result: str) -> Expr:
     pool = dict(enumerate(terms))

@@ -8,89 +8,9 @@ from typing import Any
 import numpy as np
 
 from nums_core.array.array import Array, _apply, as_expr
-from nums_core.errors import DTypeError, ShapeError
+from nums_core.array.ufunc import Ufunc, deliver
 from nums_core.expr import build
 from nums_core.ops.elementwise import ELEMENTWISE, UFUNCS
-
-
-class Ufunc:
-    """A NumPy ufunc, lazily: `f(*arrays, out=, where=, dtype=)`, `f.outer(a, b)`, `f.reduce(a)`, `f.accumulate(a)`.
-
-    Without `out`, elements where `where` is false are 0 (NumPy leaves them undefined).
-    """
-
-    def __init__(self, name: str) -> None:
-        self.ufunc = UFUNCS[name]
-        self.__name__ = self.name = name
-        self.nin, self.nout, self.nargs = self.ufunc.nin, self.ufunc.nout, self.ufunc.nargs
-        self.types, self.identity = self.ufunc.types, self.ufunc.identity
-        self.__doc__ = f"`numpy.{name}`, lazily on blocks.\n\n{self.ufunc.__doc__ or ''}"
-
-    def __repr__(self) -> str:
-        return f"<ufunc '{self.name}'>"
-
-    def __call__(self, *args: Any, out: Any = None, where: Any = True, dtype: Any = None, **kwargs: Any) -> Any:
-        casting = kwargs.pop("casting", "same_kind")
-        for ignored in ("order", "subok"):
-            kwargs.pop(ignored, None)
-        if kwargs:
-            raise TypeError(f"{self.name}() got an unexpected keyword argument {next(iter(kwargs))!r}; it takes out, "
-                            "where, dtype, casting, order and subok")
-        if len(args) == self.nin + self.nout and out is None:
-            args, out = args[:self.nin], args[self.nin:]
-        if len(args) != self.nin:
-            raise TypeError(f"{self.name}() takes {self.nin} positional arguments but {len(args)} were given")
-        if not any(isinstance(a, Array) or hasattr(a, "shape") or isinstance(a, (list, tuple)) for a in args) and not (
-                isinstance(where, Array) or out is not None):
-            return self.ufunc(*args, **({"dtype": dtype} if dtype is not None else {}))
-        outs = out if isinstance(out, tuple) else (out,) * self.nout
-        names = [self.name] if self.nout == 1 else [f"{self.name}.{k}" for k in range(self.nout)]
-        made = tuple(self._deliver(_apply(n, *args, dtype=dtype), o, where, casting)
-                     for n, o in zip(names, outs, strict=True))
-        return made[0] if self.nout == 1 else made
-
-    def _deliver(self, made: Array, out: Any, where: Any, casting: str) -> Any:
-        if where is not True:
-            other = out if out is not None else np.zeros((), made.dtype)[()]
-            made = _apply("where", where, made, other)
-        if out is None:
-            return made
-        if not isinstance(out, Array):
-            if isinstance(out, np.ndarray):
-                out[...] = made.compute()
-                return out
-            raise TypeError("return arrays must be of ArrayType; pass an Array or ndarray as out=")
-        if made.shape != out.shape:
-            raise ShapeError(f"non-broadcastable output operand with shape {out.shape} doesn't match the broadcast shape "
-                             f"{made.shape}; give out= that shape, or leave it out")
-        if not np.can_cast(made.dtype, out.dtype, casting):
-            raise DTypeError(f"Cannot cast ufunc {self.name!r} output from {made.dtype!r} to {out.dtype!r} with casting "
-                             f"rule {casting!r}; give out= a wider dtype or casting='unsafe'")
-        out._expr = build.cast(made.expr, out.dtype)
-        return out
-
-    def outer(self, a: Any, b: Any, **kwargs: Any) -> Array:
-        """All pairs: shape `a.shape + b.shape`."""
-        a, b = Array(as_expr(a)), Array(as_expr(b))
-        return self(a[(...,) + (None,) * b.ndim], b, **kwargs)
-
-    def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False,
-               **kw: Any) -> Array:
-        """Reduction over `axis` for ufuncs that have one in the table."""
-        from nums_core.array import reductions
-
-        names = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_or": "any",
-                 "logical_and": "all", "fmax": "fmax", "fmin": "fmin", "bitwise_or": "bitwise_or",
-                 "bitwise_and": "bitwise_and", "bitwise_xor": "bitwise_xor"}
-        if self.name not in names:
-            raise TypeError(f"{self.name}.reduce is not available on blocks; those with reduce are {', '.join(names)}")
-        return reductions.by_name(names[self.name], array, axis=axis, dtype=dtype, out=out, keepdims=keepdims, **kw)
-
-    def accumulate(self, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Array:
-        """Running result along `axis`, for add, multiply, maximum and minimum."""
-        from nums_core.array import scans
-
-        return scans.accumulate(self.name, array, axis=axis, dtype=dtype)
 
 
 def elementwise(name: str) -> Callable[..., Any]:

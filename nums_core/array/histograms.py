@@ -176,7 +176,8 @@ def histogramdd(sample: Any, bins: Any = 10, range: Any = None, density: bool | 
                              f"{n_dims} dimensions")
     edges = [_edges(c, b, r)[0] for c, b, r in zip(columns, each, limits, strict=True)]
     shape = tuple(e.shape[0] - 1 for e in edges)
-    weighted = [] if weights is None else [_like(weights, columns[0], "The weights and list don't have the same length.")]
+    words = "The weights and list don't have the same length."
+    weighted = [] if weights is None else [_like(weights, columns[0], words)]
     args = [*columns, *weighted, *(build.single_block(e.expr) for e in edges)]
     counts = _tally(_count_boxes, {"n_dims": n_dims, "weighted": bool(weighted)}, args, shape, float, 20 * n_dims)
     if density if normed is None else normed:

@@ -14,7 +14,8 @@ import numpy as np
 
 from nums_core import config
 from nums_core.array import elementwise
-from nums_core.array.array import Array, _apply, as_expr
+from nums_core.array.array import Array, _apply
+from nums_core.array.ufunc import Ufunc, deliver
 from nums_core.errors import ImplicitComputeError
 
 API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
@@ -33,9 +34,7 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: d
     if len(outs) == 1 and method != "__call__":
         kwargs["out"] = outs[0]
     ours = getattr(elementwise, ufunc.__name__, None)
-    if isinstance(ours, elementwise.Ufunc) and ours.ufunc is ufunc:
-        if method in ("at", "reduceat"):
-            return _at(ufunc, *inputs) if method == "at" else _with_numpy(ufunc.reduceat, inputs, kwargs)
+    if isinstance(ours, Ufunc) and ours.ufunc is ufunc:
         return ours(*inputs, **kwargs) if method == "__call__" else getattr(ours, method)(*inputs, **kwargs)
     if method != "__call__":
         return _with_numpy(getattr(ufunc, method), inputs, kwargs)
@@ -73,7 +72,7 @@ def _foreign(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -
                       dtype=k) for i, k in enumerate(kinds)]
     if outs is not None or where is not True:
         targets = outs if isinstance(outs, tuple) else (None,) * len(results)
-        results = [elementwise.deliver(ufunc.__name__, r, o, where, "same_kind")
+        results = [deliver(ufunc.__name__, r, o, where, "same_kind")
                    for r, o in zip(results, targets, strict=True)]
     return tuple(results) if ufunc.nout > 1 else results[0]
 
@@ -94,17 +93,6 @@ class _Part:
 
     def __hash__(self) -> int:
         return hash((id(self.ufunc), self.k))
-
-
-def _at(ufunc: np.ufunc, target: Any, indices: Any, *operands: Any) -> None:
-    """`ufunc.at`: elements named twice are changed twice. An Array is computed, changed, and takes the new value."""
-    indices, *operands = _computed((indices, *operands), f"numpy.{ufunc.__name__}.at")
-    if not isinstance(target, Array):
-        ufunc.at(target, indices, *operands)
-        return
-    values = np.array(_computed((target,), f"numpy.{ufunc.__name__}.at")[0])
-    ufunc.at(values, indices, *operands)
-    target._expr = as_expr(values)
 
 
 # -- functions --------------------------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def reshape_blockwise(x: Any, shape: Sequence[int], chunks: grids.Chunks | None 
     if math.prod(map(len, chunks)) != math.prod(e.grid):
         raise GridError(f"{e.grid} blocks cannot be relabelled as {tuple(map(len, chunks))}; the numbers of blocks must "
                         "agree, or use reshape")
-    return Array(reshaping.blocks(e, wanted, chunks))
+    return Array(reshaping.blocks(e, wanted, chunks, in_order=False))
 
 
 def broadcast_to(x: Any, shape: int | Sequence[int], chunks: Any = None, subok: bool = False, meta: Any = None) -> Array:

@@ -41,7 +41,7 @@ def deliver(made: Array, out: Any) -> Any:
     return out
 
 
-# -- contraction of two labelled arrays --------------------------------------------------------------------------------
+# -- contraction of two labelled arrays -------------------------------------------------------------------------------
 
 def contract(a: Expr, la: str, b: Expr, lb: str, lc: str) -> Expr:
     """einsum of two arrays without repeated labels; an extent of 1 is broadcast to its label's extent."""
@@ -168,7 +168,7 @@ vecmat = _Gufunc("vecmat", "(n),(n,m)->(m)", "k", "km", "m", conj=True)
 vecdot = _Gufunc("vecdot", "(n),(n)->()", "k", "k", "", conj=True)
 
 
-# -- dot and its kin ---------------------------------------------------------------------------------------------------
+# -- dot and its kin --------------------------------------------------------------------------------------------------
 
 def _aligned(a: Expr, i: int, b: Expr, j: int) -> None:
     if a.shape[i] != b.shape[j]:

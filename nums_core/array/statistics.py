@@ -171,9 +171,7 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     c = cov(x, y, rowvar, dtype=dtype)
     if not c.ndim:
         return c / c
-    from nums_core.array.manipulation import diagonal
-
-    deviation = _apply("sqrt", diagonal(c).real)
+    deviation = _apply("sqrt", c.diagonal().real)
     column = Array(build.axes(deviation.expr, (0, None), (c.shape[0], 1)))
     r = c / column / deviation
     if r.dtype.kind != "c":

@@ -95,37 +95,50 @@ def elementwise(name: str, operands: Sequence[Any], kw: Kw = (), dtype: Any = No
     ShapeError, DTypeError
     """
     row = ELEMENTWISE[name]
-    kinds = [o.dtype if isinstance(o, (Expr, np.generic, np.ndarray)) else type(o) for o in operands]
+    kinds = tuple(map(kind_of, operands))
     arrays = [o for o in operands if isinstance(o, Expr)]
-    options = dict(kw)
     ufunc = UFUNCS.get(name.split(".")[0])
     if ufunc is not None:
-        loop = ufunc_loop(ufunc, tuple(kinds), dtype)
+        loop = ufunc_loop(ufunc, kinds, dtype)
         result = loop[ufunc.nin + (int(name.split(".")[1]) if "." in name else 0)]
         wants: list[Any] = list(loop[:ufunc.nin])
-        if dtype is not None and ufunc.nout == 1:
-            operands = [cast(o, w) if isinstance(o, Expr) and o.dtype != w else o
-                        for o, w in zip(operands, wants, strict=True)]
+        if dtype is not None:
+            operands = [cast(o, w) if isinstance(o, Expr) else o for o, w in zip(operands, wants, strict=True)]
             arrays = [o for o in operands if isinstance(o, Expr)]
     else:
-        result = np.dtype(dtype) if dtype is not None else row.dtype(*kinds, **options)
+        result = np.dtype(dtype) if dtype is not None else row.dtype(*kinds, **dict(kw))
         wants = [result if name == "where" and i else None for i in range(len(operands))]
-    spec = tuple(_operand(o, w, arrays) for o, w in zip(operands, wants, strict=True))
+    spec = tuple(_operand(o, w, arrays, name) for o, w in zip(operands, wants, strict=True))
     shape = broadcast_shape([a.shape for a in arrays])
     chunks = arrays[0].chunks if len(arrays) == 1 else common_chunks(arrays, shape)
     args = [a if a.chunks == chunks else align(a, shape, chunks) for a in arrays]
     return make("ewise", args, (name, kw, spec), shape, result, chunks)
 
 
-def _operand(o: Any, want: Any, arrays: list[Expr]) -> int | Const:
+def kind_of(o: Any) -> Any:
+    """What an operand is to NumPy's promotion: a dtype, or a Python scalar's type, which is weak."""
+    if isinstance(o, (Expr, np.generic, np.ndarray)):
+        return o.dtype
+    return next((t for t in (bool, int, float, complex) if isinstance(o, t)), type(o))
+
+
+COMPARISONS = frozenset({"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
+
+
+def _operand(o: Any, want: Any, arrays: list[Expr], name: str) -> int | Const:
+    """The number of an array among the arguments, or a scalar in the dtype it takes part in."""
     if isinstance(o, Expr):
         return next(i for i, a in enumerate(arrays) if a is o)
     if want is None or (isinstance(o, (np.generic, np.ndarray)) and o.dtype != want):
         return Const(o, o.dtype if isinstance(o, (np.generic, np.ndarray)) else None)
     try:
-        return Const(o, want)
-    except OverflowError:  # a comparison with a Python integer outside the array's dtype is legal in NumPy
-        return Const(o, None)
+        with np.errstate(all="ignore"):
+            return Const(o, want)
+    except OverflowError:
+        if name not in COMPARISONS:
+            raise
+        # Comparing with a Python integer that the array's dtype cannot hold is legal: any number on that side will do.
+        return Const(o, None) if -2**63 <= o < 2**64 else Const(np.copysign(np.inf, o), None)
 
 
 def cast(x: Expr, dtype: Any) -> Expr:

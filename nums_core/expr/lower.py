@@ -20,7 +20,7 @@ from nums_core.expr.node import Const, Expr, Source, postorder
 from nums_core.expr.opaque import value_of
 from nums_core.ops.elementwise import ELEMENTWISE
 from nums_core.ops.program import Program
-from nums_core.ops.taskgraph import LEAF, REDUCE, AxisArgs, GraphBuilder, Kernel, ListArgs, TaskGraph
+from nums_core.ops.taskgraph import LEAF, REDUCE, AxisArgs, GraphBuilder, Kernel, TaskGraph
 
 
 class Lowering:

@@ -22,11 +22,13 @@ from nums_core.expr.grid import Chunks, block_elements, uniform
 from nums_core.expr.node import Expr, make
 
 
-def blocks(x: Expr, shape: tuple[int, ...], chunks: Chunks) -> Expr:
-    """Every block of `x`, in C order of its grid, as the block of the result at the same place in C order."""
+def blocks(x: Expr, shape: tuple[int, ...], chunks: Chunks, in_order: bool = True) -> Expr:
+    """Every block of `x`, in C order of its grid, as the block of the result at the same place in C order.
+
+    `in_order` says that the elements then stay in C order, because blocks are runs on both sides."""
     if chunks == x.chunks and shape == x.shape:
         return x
-    return make("reshape.blocks", (x,), (), shape, x.dtype, chunks)
+    return make("reshape.blocks", (x,), (in_order,), shape, x.dtype, chunks)
 
 
 def resolve(size: int, shape: Sequence[int]) -> tuple[int, ...]:

@@ -21,14 +21,14 @@ _HEAVY = {"exp": 8, "exp2": 8, "expm1": 12, "log": 8, "log2": 10, "log10": 10, "
           "divide": 3, "floor_divide": 6, "remainder": 8, "fmod": 8, "hypot": 8, "logaddexp": 24, "logaddexp2": 24}
 
 
-def ufunc_loop(f: np.ufunc, dtypes: tuple[Any, ...], signature: Any = None) -> tuple[np.dtype, ...]:
+def ufunc_loop(f: np.ufunc, dtypes: tuple[Any, ...], dtype: Any = None, signature: tuple[Any, ...] | None = None,
+               casting: str = "same_kind") -> tuple[np.dtype, ...]:
     """Operand and result dtypes of the loop NumPy would run."""
     dtypes = tuple(np.dtype(bool) if d is bool else d for d in dtypes)
-    full = (*dtypes, *(None,) * f.nout)
+    if dtype is not None:
+        signature = (None,) * f.nin + (np.dtype(dtype),) * f.nout
     try:
-        if signature is None:
-            return f.resolve_dtypes(full)
-        return f.resolve_dtypes(full, signature=(None,) * f.nin + (np.dtype(signature),) * f.nout)
+        return f.resolve_dtypes((*dtypes, *(None,) * f.nout), signature=signature, casting=casting)
     except TypeError as error:
         raise DTypeError(f"{error}; cast an operand first, as in x.astype(float)") from None
 

@@ -29,7 +29,8 @@ class Kernel(NamedTuple):
     params: tuple[Any, ...] = ()
 
 
-class AxisArgs(NamedTuple):
+@dataclass(frozen=True)
+class AxisArgs:
     """Arguments of each task of a family, as a product over the axes of its grid.
 
     The task at grid index `(i, j, ...)` gets the tuple `(per_axis[0][i], per_axis[1][j], ...)`.
@@ -41,7 +42,8 @@ class AxisArgs(NamedTuple):
         return itertools.product(*self.per_axis)
 
 
-class ListArgs(NamedTuple):
+@dataclass(frozen=True)
+class ListArgs:
     """Arguments of each task of a family, written out."""
 
     each: tuple[Any, ...]

@@ -11,14 +11,16 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.store import BudgetStore, Spilled, block_bytes
 from nums_core.runtime.supertask import Segments, TaskTable
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # Blocks larger than this on average are worth 0.3 us of accounting each.
 TRACK_BYTES = 32 * 2**10
@@ -228,6 +230,8 @@ class _Crew:
         self.failure: BaseException | None = None
 
     def work(self, pool: ThreadPoolExecutor) -> None:
+        from concurrent.futures import wait
+
         helpers = [pool.submit(self._loop, k) for k in range(1, self.threads)]
         try:
             self._loop(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import traceback
 from functools import lru_cache
 from typing import Any
 
@@ -59,6 +58,8 @@ class RemoteFailure:
         self.task = task
         self.what = f"{type(error).__name__}: {error}"
         self.operands = list(map(describe, operands))
+        import traceback
+
         self.trace = "".join(traceback.format_exception(error))
         self.kind, self.error = _travels(error)
 

@@ -35,7 +35,8 @@ EARLY_BYTES = 8 * 2**20  # results larger than this leave before the worker goes
 SPREAD_BYTES = 64 * 2**10  # a bundle smaller than this is copied to each reader rather than shared
 
 
-class RowArgs(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RowArgs:
     """Arguments of some tasks of a family: those at `rows` in C order of its `grid`."""
 
     base: AxisArgs

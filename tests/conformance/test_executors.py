@@ -11,7 +11,8 @@ from nums_core.testing.loopback import LoopbackExecutor
 
 class TestLocal(ExecutorSuite):
     @pytest.fixture(scope="class", params=[1, 2, 7])
-    def executor(self, request):
+    @classmethod
+    def executor(cls, request):
         made = LocalExecutor(request.param, 2**30)
         yield made
         made.close()
@@ -21,7 +22,8 @@ class TestLocalThatSpills(ExecutorSuite):
     """A budget of a few blocks: nearly everything goes to the disk and comes back."""
 
     @pytest.fixture(scope="class", params=[1, 2], ids=["1 thread", "2 threads"])
-    def executor(self, request):
+    @classmethod
+    def executor(cls, request):
         made = LocalExecutor(request.param, 400_000)
         yield made
         made.close()
@@ -31,7 +33,8 @@ class TestLoopback(ExecutorSuite):
     """Parts, calls and messages, without a cluster."""
 
     @pytest.fixture(scope="class", params=[(1, 1), (2, 1), (3, 2), (5, 1)], ids=lambda p: f"{p[0]} workers {p[1]} threads")
-    def executor(self, request):
+    @classmethod
+    def executor(cls, request):
         workers, threads = request.param
         made = LoopbackExecutor(workers, threads)
         yield made
@@ -43,7 +46,8 @@ class TestLoopback(ExecutorSuite):
 
 class TestLoopbackThatSpills(TestLoopback):
     @pytest.fixture(scope="class")
-    def executor(self):
+    @classmethod
+    def executor(cls):
         made = LoopbackExecutor(2, 1, 400_000)
         yield made
         made.close()

@@ -9,7 +9,18 @@ import numpy as np
 from nums_core.array.array import Array, as_expr, known_expr
 from nums_core.array.linalg.norms import norm
 from nums_core.array.linalg.orthogonal import _Tree, row_blocks, svd, svdvals
-from nums_core.array.linalg.stacks import LinAlgError, adjoint, apply, array, blocks, common, inexact, matrices, part, real, square
+from nums_core.array.linalg.stacks import (
+    LinAlgError,
+    apply,
+    array,
+    blocks,
+    common,
+    inexact,
+    matrices,
+    part,
+    real,
+    square,
+)
 from nums_core.expr import build
 from nums_core.expr.node import Expr
 

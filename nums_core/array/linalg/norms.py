@@ -64,7 +64,7 @@ def _of_all(e: Expr, order: Any, keepdims: bool) -> Array:
     raise ValueError(f"Improper number of dimensions to norm: an array of {e.ndim} dimensions; name its axes with axis=")
 
 
-# -- vectors -----------------------------------------------------------------------------------------------------------------
+# -- vectors ----------------------------------------------------------------------------------------------------------
 
 def _reduced(name: str, e: Expr, axes: tuple[int, ...], keepdims: bool) -> Expr:
     kw = (("dtype", e.dtype.str),) if name == "sum" else ()
@@ -97,7 +97,7 @@ def _refuse_empty(e: Expr, axes: tuple[int, ...]) -> None:
                          "of this order needs at least one element")
 
 
-# -- matrices ----------------------------------------------------------------------------------------------------------------
+# -- matrices ---------------------------------------------------------------------------------------------------------
 
 def _matrix(e: Expr, order: Any, row: int, col: int, keepdims: bool) -> Array:
     if order is None or order in ("fro", "f"):

@@ -6,14 +6,10 @@ included, whatever the grid. The SVD of a tall matrix is that of its R; a wide o
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from nums_core.array.array import Array, known_expr
+from nums_core.array.array import Array
 from nums_core.array.linalg.stacks import (
-    LinAlgError,
     adjoint,
     apply,
     array,
@@ -24,7 +20,6 @@ from nums_core.array.linalg.stacks import (
     matrices,
     part,
     real,
-    whole,
 )
 from nums_core.errors import ShapeError
 from nums_core.expr import build
@@ -46,7 +41,7 @@ class SVDResult(NamedTuple):
     Vh: Array
 
 
-# -- the tree --------------------------------------------------------------------------------------------------------------
+# -- the tree ---------------------------------------------------------------------------------------------------------
 
 class _Tree:
     """The tree over the row blocks of a tall matrix: `groups[0]` holds groups of leaves, `groups[-1]` is the root.
@@ -147,7 +142,7 @@ def _tall_svdvals(x: Expr) -> Expr:
     return blocks("tsqr_root_svdvals", [tree.root], ("one",), (n,), real(x.dtype), ((n,),), flop=10.0 * n ** 3)
 
 
-# -- QR --------------------------------------------------------------------------------------------------------------------
+# -- QR ---------------------------------------------------------------------------------------------------------------
 
 def qr(a: Any, mode: str = "reduced") -> Any:
     """QR factorization: `a` = Q R with orthonormal columns in Q and an upper triangle R.
@@ -260,7 +255,7 @@ def _two_dimensional(data: Any, name: str) -> Expr:
     return x
 
 
-# -- SVD -------------------------------------------------------------------------------------------------------------------
+# -- SVD --------------------------------------------------------------------------------------------------------------
 
 def svd(a: Any, full_matrices: bool = False, compute_uv: bool = True, hermitian: bool = False,
         coerce_signs: bool = True) -> Any:
@@ -332,7 +327,7 @@ def svdvals(x: Any, /, *, hermitian: bool = False) -> Array:
     return Array(apply("svdvals", [e], [((min(m, n),), real(e.dtype))], 10.0 * m * n * min(m, n), hermitian=hermitian)[0])
 
 
-# -- randomized SVD --------------------------------------------------------------------------------------------------------
+# -- randomized SVD ---------------------------------------------------------------------------------------------------
 
 def compression_level(n: int, q: int, n_oversamples: int = 10, min_subspace_size: int = 20) -> int:
     """Columns of the sketch of a matrix with `n` columns for rank `q`: q + oversamples, at least 20, at most n."""

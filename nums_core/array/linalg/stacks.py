@@ -77,7 +77,7 @@ def adjoint(x: Expr) -> Expr:
     return build.elementwise("conjugate", [turned]) if x.dtype.kind == "c" else turned
 
 
-# -- nodes ---------------------------------------------------------------------------------------------------------------
+# -- nodes ------------------------------------------------------------------------------------------------------------
 
 def blocks(kernel: str, args: Sequence[Expr], reads: tuple[str, ...], shape: tuple[int, ...], dtype: Any, chunks: Any, *,
            params: tuple[Any, ...] = (), fan: int = 1, task_args: Any = None, elements: float = 0, flop: float = 0) -> Expr:

@@ -38,7 +38,7 @@ class SlogdetResult(NamedTuple):
     logabsdet: Array
 
 
-# -- factorizations --------------------------------------------------------------------------------------------------------
+# -- factorizations ---------------------------------------------------------------------------------------------------
 
 def cholesky(a: Any, /, *, upper: bool = False, lower: bool | None = None) -> Array:
     """Cholesky factor of a Hermitian positive definite matrix: `a` = L L^H, or with `upper` `a` = U^H U.
@@ -126,7 +126,7 @@ def _first_panels(panels: Expr, count: int) -> Expr:
     return build.gather(panels, (0, 0), (1, 1), (panels.chunks[0], panels.chunks[1][:count]))
 
 
-# -- solving ---------------------------------------------------------------------------------------------------------------
+# -- solving ----------------------------------------------------------------------------------------------------------
 
 def _right_side(a: Expr, b: Any, name: str) -> tuple[Expr, Expr, bool]:
     """Operands in their common dtype, and whether `b` is a vector."""

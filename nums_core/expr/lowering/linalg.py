@@ -42,7 +42,7 @@ def _blocks(low: Lowering, node: Expr) -> np.ndarray:
     return low.add(node, Kernel(kernel, params), node.grid, columns, **common)
 
 
-# -- blocked factorizations ----------------------------------------------------------------------------------------------
+# -- blocked factorizations -------------------------------------------------------------------------------------------
 
 def _column_elements(node: Expr, x: Expr) -> tuple[float, float]:
     """Rows, and elements of the widest column panel."""

@@ -97,7 +97,7 @@ def _regridded(node: Expr) -> Expr:
         return _on_grid(node, cuts | whole)
     size = _Bytes(node)
     tasks = n_out * n_sum
-    if LEAST <= tasks and (tasks <= MANY or flop / tasks >= MIN_FLOP) and (
+    if tasks >= LEAST and (tasks <= MANY or flop / tasks >= MIN_FLOP) and (
             2 * n_sum * size.out <= (size.left + size.right) / 2):
         return node
     made = _on_grid(node, _halved(node, cuts | whole, size, min(MOST, max(LEAST, flop / FLOP_PER_TASK))))

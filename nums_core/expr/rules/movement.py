@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 
 from nums_core.expr.build import axes, gather
-from nums_core.expr.grid import Chunks
 from nums_core.expr.node import Expr, Region, make
 
 
@@ -66,7 +65,7 @@ def through_ewise(node: Expr) -> Expr | None:
     x = node.args[0]
     if x.op != "ewise" or not (2 * math.prod(node.shape) <= math.prod(x.shape) or _over_sources(x)):
         return None
-    args = [_like(a, x, node) for a in x.args]
+    args = [sliced_like(a, x, node) for a in x.args]
     return make("ewise", args, x.params, node.shape, node.dtype, node.chunks, x.line)
 
 
@@ -78,7 +77,7 @@ def _over_sources(x: Expr, depth: int = 4) -> bool:
     return depth > 0 and x.op in ("ewise", "axes", "gather") and all(_over_sources(a, depth - 1) for a in x.args)
 
 
-def _like(a: Expr, x: Expr, node: Expr) -> Expr:
+def sliced_like(a: Expr, x: Expr, node: Expr) -> Expr:
     """What `node` gathers of `x`, gathered of the operand `a` of `x` (axes of extent 1 that are broadcast stay)."""
     back = x.ndim - a.ndim
     start, step = list(node.params[0][back:]), list(node.params[1][back:])
@@ -103,10 +102,6 @@ def merge_axes(node: Expr) -> Expr | None:
         if s is not None and outer[axis] is not None and base.shape[s] != x.shape[outer[axis]] and base.shape[s] != 1:
             return None
     return axes(base, source, node.shape, node.chunks)
-
-
-def same_chunks(a: Chunks, b: Chunks) -> bool:
-    return a == b
 
 
 RULES = [("gather", into_leaf), ("gather", into_fill), ("gather", merge), ("gather", through_axes),

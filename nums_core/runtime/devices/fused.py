@@ -222,9 +222,10 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
 
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
         if small is not None and args is None and blocks[0].size <= SMALL and (
-                len(blocks) == 1 or max(b.size for b in blocks) <= SMALL):
+                len(blocks) == 1 or max(b.size for b in blocks) <= SMALL) and all(b.ndim == ndim for b in blocks):
             return small(blocks, out)
-        views = blocks if plain else [place(b, m) for b, m in zip(blocks, maps, strict=True)]
+        views = blocks if plain and all(b.ndim == ndim for b in blocks) else [
+            place(b, m) for b, m in zip(blocks, maps, strict=True)]
         shape = loop_shape(views, ndim)
         if args is not None:  # extents that no input shows: the result is broadcast further
             shape = np.broadcast_shapes(shape, args)

@@ -29,7 +29,7 @@ def put(block: Any, out: np.ndarray | None) -> Any:
     return out
 
 
-# -- whole matrices ----------------------------------------------------------------------------------------------------
+# -- whole matrices ---------------------------------------------------------------------------------------------------
 
 def _solve(a: np.ndarray, b: np.ndarray, assume_a: str, vector: bool) -> np.ndarray:
     if vector:
@@ -133,7 +133,7 @@ def _apply(name: str, kw: tuple[tuple[str, Any], ...]) -> Run:
     return run
 
 
-# -- blocked Householder QR ----------------------------------------------------------------------------------------------
+# -- blocked Householder QR -------------------------------------------------------------------------------------------
 
 def _lapack(name: str, *arrays: np.ndarray) -> Any:
     from scipy.linalg import get_lapack_funcs
@@ -182,7 +182,7 @@ def _upper_part(k0: int, rows: int, packed: bool) -> Run:
     return run
 
 
-# -- blocked LU with partial pivoting ------------------------------------------------------------------------------------
+# -- blocked LU with partial pivoting ---------------------------------------------------------------------------------
 
 def _swap_rows(column: np.ndarray, pivots: np.ndarray, k0: int) -> None:
     """LAPACK's row interchanges, in place: row k0 + i with row pivots[i]."""
@@ -280,7 +280,7 @@ def _det() -> Run:
     return run
 
 
-# -- blocked Cholesky and substitution -----------------------------------------------------------------------------------
+# -- blocked Cholesky and substitution --------------------------------------------------------------------------------
 
 def _cholesky_panel(k0: int) -> Run:
     """Columns of L: the factor of the diagonal square, and what is below it solved with that."""

@@ -36,7 +36,8 @@ def compile_reductions(program: Program, reductions: Sequence[Reduction], finish
     plain = all(m == tuple(range(program.ndim)) for m in program.maps)
 
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> Any:
-        views = blocks if plain else [place(b, m) for b, m in zip(blocks, program.maps, strict=True)]
+        views = blocks if plain and all(b.ndim == program.ndim for b in blocks) else [
+            place(b, m) for b, m in zip(blocks, program.maps, strict=True)]
         shape, offsets = loop_shape(views, program.ndim), (0,) * program.ndim
         if args is not None:  # (offset, extent) a loop
             offsets = tuple(o for o, _ in args)

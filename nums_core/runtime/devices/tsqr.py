@@ -166,7 +166,7 @@ def _root_svdvals() -> Run:
     return run
 
 
-# -- least squares -------------------------------------------------------------------------------------------------------
+# -- least squares ----------------------------------------------------------------------------------------------------
 
 def _lstsq_leaf() -> Run:
     """(R, the rows of Q^H b that R explains, squares of the rest summed by column) of one row block."""

@@ -52,6 +52,7 @@ class ClusterRun:
         began = time.perf_counter()
         self.wall_s = time.time()
         progress = Progress(self.partition.seconds, self.plan.graph.n_tasks)
+        failure: Exception | None = None
         try:
             with self.executor.lock:
                 self._submit()
@@ -60,12 +61,14 @@ class ClusterRun:
             self._collect(progress)
         except _Failed:
             self._stop()
-            raise self._failure() from None
+            failure = self._failure()
         except BaseException:
             self._stop()
             raise
         finally:
             progress.close()
+        if failure is not None:
+            raise failure
         results = [self._result(i) for i in range(len(self.outputs))]
         return results, self._report(time.perf_counter() - began)
 

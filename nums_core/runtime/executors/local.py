@@ -12,9 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +32,9 @@ from nums_core.runtime.report import Report
 from nums_core.runtime.results import Keeper, bind_donated
 from nums_core.runtime.store import Spilled, block_bytes, block_shape
 from nums_core.runtime.supertask import Segments, TaskTable, cut, estimated_seconds, useful_threads
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 
 def default_memory_bytes() -> int:
@@ -87,6 +89,8 @@ class LocalExecutor:
     def pool(self) -> ThreadPoolExecutor:
         with self._pool_lock:
             if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # imports logging: 10 ms of a first result
+
                 self._pool = ThreadPoolExecutor(max(self.threads - 1, 1), thread_name_prefix="nums")
             return self._pool
 
