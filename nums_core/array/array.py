@@ -241,7 +241,7 @@ class Array:
         return _indexing.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._expr = _indexing.setitem(self, index, value).expr
+        self._expr = _assignment.setitem(self, index, value).expr
 
     # -- operators ------------------------------------------------------------------------------------------------------
 
@@ -532,10 +532,10 @@ class Array:
         return _manipulation.squeeze(self, axis)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Array:
-        return _manipulation.repeat(self, repeats, axis)
+        return _joining.repeat(self, repeats, axis)
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-        return _manipulation.diagonal(self, offset, axis1, axis2)
+        return _diagonals.diagonal(self, offset, axis1, axis2)
 
     def take(self, indices: Any, axis: int | None = None, **kw: Any) -> Array:
         return _indexing.take(self, indices, axis, **kw)
@@ -544,10 +544,10 @@ class Array:
         return _indexing.compress(condition, self, axis)
 
     def choose(self, choices: Any, **kw: Any) -> Array:
-        return _indexing.choose(self, choices, **kw)
+        return _searching.choose(self, choices, **kw)
 
     def nonzero(self) -> tuple[Array, ...]:
-        return _indexing.nonzero(self)
+        return _searching.nonzero(self)
 
     def fill(self, value: Any) -> None:
         self[...] = value
@@ -622,7 +622,7 @@ def asarray(x: Any, dtype: Any = None, **kwargs: Any) -> Array:
     """`x` as an Array; NumPy arrays are not copied."""
     if not isinstance(x, Array):
         if isinstance(x, (list, tuple)) and _holds_arrays(x):
-            x = _manipulation.stack([asarray(v) for v in x])
+            x = _joining.stack([asarray(v) for v in x])
         elif not (hasattr(x, "shape") and hasattr(x, "dtype") and hasattr(x, "__getitem__")) or isinstance(x, np.generic):
             x = np.asarray(x)
         x = from_array(x, kwargs.get("chunks", "auto"))
@@ -707,13 +707,17 @@ def wrap(op: str, args: Sequence[Expr], params: tuple[Any, ...], shape: tuple[An
 
 
 # The modules below import Array, and Array's methods call them: they are imported last.
+from nums_core.array import assignment as _assignment  # noqa: E402
 from nums_core.array import blocks as _blocks  # noqa: E402
+from nums_core.array import diagonals as _diagonals  # noqa: E402
 from nums_core.array import elementwise as _elementwise  # noqa: E402
 from nums_core.array import indexing as _indexing  # noqa: E402
+from nums_core.array import joining as _joining  # noqa: E402
 from nums_core.array import manipulation as _manipulation  # noqa: E402
 from nums_core.array import overlap as _overlap  # noqa: E402
 from nums_core.array import products as _products  # noqa: E402
 from nums_core.array import reductions as _reductions  # noqa: E402
 from nums_core.array import scans as _scans  # noqa: E402
+from nums_core.array import searching as _searching  # noqa: E402
 from nums_core.array import sorting as _sorting  # noqa: E402
 from nums_core.array import statistics as _statistics  # noqa: E402

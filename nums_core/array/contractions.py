@@ -141,7 +141,7 @@ def _refuse(subscripts: str, exprs: Sequence[Expr]) -> None:
 
 def _diagonals(x: Expr, names: str) -> Operand:
     """Each repeated label once: the diagonal over its axes."""
-    from nums_core.array.manipulation import diagonal
+    from nums_core.array.diagonals import diagonal
 
     while len(set(names)) != len(names):
         twice = next(c for c in names if names.count(c) > 1)

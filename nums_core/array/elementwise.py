@@ -141,7 +141,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if (x is None) != (y is None):
         raise ValueError("either both or neither of x and y should be given; where(c) is nonzero(c)")
     if x is None:
-        from nums_core.array.indexing import nonzero
+        from nums_core.array.searching import nonzero
 
         return nonzero(condition)
     return _apply("where", condition, x, y)

@@ -222,7 +222,7 @@ def histogram2d(x: Any, y: Any, bins: Any = 10, range: Any = None, density: bool
 # -- how many bins ----------------------------------------------------------------------------------------------------
 
 def _interquartile(x: Array) -> float:
-    from nums_core.array.sorting import percentile
+    from nums_core.array.quantiles import percentile
 
     q75, q25 = np.asarray(percentile(x, [75, 25]))
     return float(q75 - q25)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from nums_core.array.array import Array, as_expr, asarray, known_expr
+from nums_core.array.array import Array, as_expr, known_expr
 from nums_core.array.indexing import into
-from nums_core.array.manipulation import atleast_1d, atleast_2d, atleast_3d, broadcast_to, ravel, with_new_axes
+from nums_core.array.manipulation import atleast_1d, atleast_2d, atleast_3d, broadcast_to, moveaxis, ravel, with_new_axes
 from nums_core.errors import ShapeError
 from nums_core.expr import build, grid, index
 from nums_core.expr import reshape as reshaping
@@ -327,7 +327,8 @@ def by_runs(x: Expr, places: np.ndarray, axis: int) -> Expr:
     if not n:
         return index.along(x, axis, 0, 0)
     steps = np.diff(places)
-    runs, a = [], 0
+    runs: list[tuple[int, int, int]] = []
+    a = 0
     while a < n and len(runs) <= MANY_RUNS:
         step = int(steps[a]) if a < n - 1 and abs(steps[a]) == 1 else 1
         ends = np.flatnonzero(steps[a:] != step)
@@ -346,8 +347,26 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
         x, axis = reshaping.reshape(x, (math.prod(x.shape),)), 0
     axis = normalize_axis_index(axis, x.ndim)
     n = x.shape[axis]
-    kept = np.delete(np.arange(n), obj if isinstance(obj, slice) else np.asarray(obj))
-    return Array(by_runs(x, kept, axis))
+    gone = np.arange(n)[obj] if isinstance(obj, slice) else _places(obj, n, axis)
+    if len(gone) > MANY_RUNS:
+        return Array(by_runs(x, np.delete(np.arange(n), gone), axis))
+    edges = [-1, *np.unique(gone).tolist(), n]
+    return Array(build.concatenate([index.along(x, axis, a + 1, b) for a, b in itertools.pairwise(edges)], axis))
+
+
+def _places(obj: Any, n: int, axis: int) -> np.ndarray:
+    """Integers or a mask as places from 0."""
+    at = np.asarray(obj)
+    if at.dtype == bool:
+        if at.shape != (n,):
+            raise ValueError(f"boolean array argument obj to delete must be one dimensional and match the axis length of "
+                             f"{n}; it has shape {at.shape}")
+        return np.flatnonzero(at)
+    at = at.reshape(-1).astype(np.intp) if not at.size else at.reshape(-1)
+    bad = (at < -n) | (at >= n)
+    if bad.any():
+        raise IndexError(f"index {at[bad][0]} is out of bounds for axis {axis} with size {n}")
+    return np.where(at < 0, at + n, at)
 
 
 def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Array:
@@ -365,28 +384,35 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Array:
         x, axis = reshaping.reshape(x, (math.prod(x.shape),)), 0
     axis = normalize_axis_index(axis, x.ndim)
     n = x.shape[axis]
-    at = obj if isinstance(obj, slice) else np.asarray(obj)
-    scalar = not isinstance(at, slice) and at.ndim == 0
+    at = np.arange(*obj.indices(n)) if isinstance(obj, slice) else np.asarray(obj)
+    if at.ndim > 1:
+        raise ValueError("index array argument obj to insert must be one dimensional or scalar")
+    at = np.flatnonzero(at) if at.dtype == bool else at.astype(np.intp) if not at.size else at
     v = build.cast(known_expr(values), x.dtype)
-    if scalar:  # NumPy: values[:, None, ...] of the axes from `axis` on
+    count = len(at) if at.ndim else 1
+    if at.size == 1:
         v = with_new_axes(v, range(x.ndim - v.ndim)) if v.ndim < x.ndim else v
-        v = as_expr(Array(v).transpose([*range(1, axis + 1), 0, *range(axis + 1, v.ndim)])) if axis else v
-    # Where NumPy puts each: old elements are 0 .. n-1, new ones n, n+1, ...
-    extent = v.shape[axis] if scalar else None
-    where = np.insert(np.arange(n), at, np.arange(n, n + extent) if extent is not None else n)
-    count = len(where) - n
-    new = where >= n
-    if not scalar:
-        where = _numbered(n, at, count)
-    wide = tuple(count if i == axis else m for i, m in enumerate(x.shape))
-    filled = broadcast_to(Array(v), wide).expr
-    if not new.any():
-        return Array(x)
-    return Array(by_runs(build.concatenate([x, filled], axis), where, axis))
+        v = v if at.ndim else moveaxis(Array(v), 0, axis).expr  # as NumPy: the first axis of `values` is `axis`
+        count = v.shape[axis]
+    new = broadcast_to(Array(v), tuple(count if i == axis else m for i, m in enumerate(x.shape))).expr
+    bad = (at < -n) | (at > n)
+    if bad.any():
+        raise IndexError(f"index {at[bad].flat[0]} is out of bounds for axis {axis} with size {n}")
+    return Array(_interleaved(x, np.where(at < 0, at + n, at), new, axis))
 
 
-def _numbered(n: int, at: Any, count: int) -> np.ndarray:
-    return np.insert(np.arange(n), at, np.arange(n, n + count))
+def _interleaved(x: Expr, at: np.ndarray, new: Expr, axis: int) -> Expr:
+    """Slices of `new` before the places `at` of `x`; all of it where there is one place."""
+    n, count = x.shape[axis], new.shape[axis]
+    if at.size > MANY_RUNS:  # old elements are 0 to n - 1, new ones n, n + 1, ...: NumPy says where each goes
+        return by_runs(build.concatenate([x, new], axis), np.insert(np.arange(n), at, np.arange(n, n + count)), axis)
+    parts, done = [], 0
+    for k in np.argsort(at.reshape(-1), kind="stable").tolist():
+        place = int(at.flat[k])
+        parts.append(index.along(x, axis, done, place))
+        parts.append(new if at.size == 1 else index.along(new, axis, k, k + 1))
+        done = place
+    return build.concatenate([*parts, index.along(x, axis, done, n)], axis)
 
 
 def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
@@ -398,7 +424,8 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
     which = normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
     from nums_core.array.computing import compute
 
-    hit = compute(*[(x != 0).any(axis=tuple(j for j in range(x.ndim) if j != i)) for i in which])
+    nonzero = x != 0
+    hit = compute(*[nonzero.any(axis=tuple(j for j in range(x.ndim) if j != i)) if x.ndim > 1 else nonzero for i in which])
     at: list[slice] = [slice(None)] * x.ndim
     for i, line in zip(which, hit, strict=True):
         found = np.flatnonzero(line)
@@ -412,4 +439,3 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
 __all__ = ["append", "array_split", "block", "column_stack", "concat", "concatenate", "delete", "dsplit", "dstack", "hsplit",
            "hstack", "insert", "repeat", "resize", "row_stack", "split", "stack", "tile", "trim_zeros", "unstack", "vsplit",
            "vstack"]
-_ = asarray

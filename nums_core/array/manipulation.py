@@ -17,7 +17,6 @@ from nums_core.expr import grid as grids
 from nums_core.expr import reshape as reshaping
 from nums_core.expr.node import Expr
 
-
 # -- axes -------------------------------------------------------------------------------------------------------------
 
 def transpose(a: Any, axes: Sequence[int] | None = None) -> Array:

@@ -344,12 +344,12 @@ def _from_last(x: Expr, axis: int) -> Expr:
 
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Any:
     """Sum along a diagonal of the planes of `axis1` and `axis2`."""
-    from nums_core.array import manipulation, reductions
+    from nums_core.array import diagonals, reductions
 
     x = Array(known_expr(a))
     if x.ndim < 2:
         raise ShapeError(f"diag requires an array of at least two dimensions, got shape {x.shape}; use sum for vectors")
-    line = manipulation.diagonal(x, offset, axis1, axis2)
+    line = diagonals.diagonal(x, offset, axis1, axis2)
     return deliver(reductions.sum(line, axis=-1, dtype=dtype), out)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nums_core.array.array import Array, as_expr, known_expr
+from nums_core.array.reductions import into
 from nums_core.expr import build, sorting
 from nums_core.expr.node import Expr
 from nums_core.expr.opaque import Opaque
@@ -79,7 +80,7 @@ def _median(a: Any, axis: Any, out: Any, keepdims: bool, skip_nan: bool) -> Arra
     x = known_expr(a)
     axes = build.normalize_axes(axis, x.ndim)
     dtype = np.median(np.zeros(2, x.dtype)).dtype  # raises for what has no mean
-    return _deliver(_shaped(_along(x, np.array([0.5]), axes, "median", skip_nan, dtype), (), axes, keepdims), out)
+    return into(out, _shaped(_along(x, 0.5, axes, "median", skip_nan, dtype), (), axes, keepdims))
 
 
 def _public(a: Any, q: Any, scale: int, axis: Any, out: Any, method: str, keepdims: bool, weights: Any,
@@ -91,15 +92,15 @@ def _public(a: Any, q: Any, scale: int, axis: Any, out: Any, method: str, keepdi
     method = method if interpolation is None else interpolation
     x = known_expr(a)
     axes = build.normalize_axes(axis, x.ndim)
-    if isinstance(q, (int, float)) and x.dtype.kind == "f":  # NumPy's rule: a Python number does not widen the result
-        q = np.asarray(q, x.dtype)
-    function = np.percentile if scale == 100 else np.quantile
+    q = q if type(q) in (int, float) else np.asarray(q)
+    function: Any = np.percentile if scale == 100 else np.quantile
     weight = None if weights is None else _weights(weights, x, axes)
-    probe = function(np.zeros(1, x.dtype), np.asarray(q), method=method,  # NumPy judges q, method and dtype
+    probe = function(np.zeros(1, x.dtype), q, method=method,  # NumPy judges q, method and dtype
                      weights=None if weight is None else np.ones(1))
-    q = np.true_divide(q, x.dtype.type(100) if x.dtype.kind == "f" else 100) if scale == 100 else np.asarray(q)
+    if scale == 100:
+        q = q / 100
     made = _along(x, q, axes, method, skip_nan, probe.dtype, weight)
-    return _deliver(_shaped(made, q.shape, axes, keepdims), out)
+    return into(out, _shaped(made, np.shape(q), axes, keepdims))
 
 
 def _weights(weights: Any, x: Expr, axes: tuple[int, ...]) -> Expr:
@@ -113,11 +114,11 @@ def _weights(weights: Any, x: Expr, axes: tuple[int, ...]) -> Expr:
                                          tuple(n if i == axes[0] else 1 for i, n in enumerate(x.shape))), x.shape, x.chunks)
 
 
-def _along(x: Expr, q: np.ndarray, axes: tuple[int, ...], method: str, skip_nan: bool, dtype: np.dtype,
+def _along(x: Expr, q: Any, axes: tuple[int, ...], method: str, skip_nan: bool, dtype: np.dtype,
            weights: Expr | None = None) -> Expr:
     """The quantiles with `axes` kept at extent 1 and, first, an axis for `q`."""
-    flat = tuple(map(float, np.ravel(q)))
-    q_dtype = np.asarray(q).dtype.str
+    flat = tuple(np.ravel(q).tolist())
+    q_dtype = None if type(q) in (int, float) else np.asarray(q).dtype.str  # None: does not widen the result
     shape = (len(flat), *(1 if i in axes else n for i, n in enumerate(x.shape)))
     if not flat or 0 in x.shape:
         fill = np.nan if dtype.kind in "fc" else 0
@@ -132,7 +133,7 @@ def _along(x: Expr, q: np.ndarray, axes: tuple[int, ...], method: str, skip_nan:
     return build.rechunk(made, ((len(flat),), *kept))
 
 
-def _whole(x: Expr, q: tuple[float, ...], q_dtype: str, axes: tuple[int, ...], method: str, skip_nan: bool,
+def _whole(x: Expr, q: tuple[float, ...], q_dtype: str | None, axes: tuple[int, ...], method: str, skip_nan: bool,
            dtype: np.dtype, weights: Expr | None) -> Expr:
     function = Opaque(functools.partial(quantiles_of_lines, q=q, q_dtype=q_dtype, axes=axes, method=method,
                                         skip_nan=skip_nan))
@@ -152,19 +153,6 @@ def _shaped(made: Expr, q_shape: tuple[int, ...], axes: tuple[int, ...], keepdim
     if len(q_shape) < 2:
         return Array(made)
     return Array(made).reshape(q_shape + made.shape[1:])
-
-
-def _deliver(made: Array, out: Any) -> Array:
-    """`made`, or the Array `out` with its values."""
-    if out is None:
-        return made
-    if isinstance(out, np.ndarray):
-        out[...] = made.compute()
-        return out  # type: ignore[return-value]
-    if made.shape != out.shape:
-        raise ValueError(f"Wrong shape of argument 'out', shape={made.shape} is required; got {out.shape}")
-    out._expr = build.cast(made.expr, out.dtype)
-    return out
 
 
 __all__ = ["median", "nanmedian", "nanpercentile", "nanquantile", "percentile", "quantile"]

@@ -11,6 +11,7 @@ from nums_core.array.array import Array, as_expr, asarray, known_expr
 from nums_core.errors import ShapeError
 from nums_core.expr import build, sorting
 from nums_core.expr.node import Expr
+from nums_core.expr.opaque import keywords
 
 _KINDS = ("quicksort", "mergesort", "heapsort", "stable")
 
@@ -193,6 +194,25 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Array:
                                 values.chunks, (("right", bool(right)),), label="digitize", flop=30.0))
 
 
+def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: float | None = None) -> Array:
+    """The piecewise linear function through the points (`xp`, `fp`), shape (n,) both, at `x`.
+
+    Shape and chunks of `x`; float64, or complex128 where `fp` is complex. The points are kept in one block.
+    """
+    at, (xs, ys) = as_expr(x), (build.single_block(known_expr(p)) for p in (xp, fp))
+    if xs.shape != ys.shape or xs.ndim != 1:
+        raise ValueError(f"fp and xp are not of the same length: shapes {ys.shape} and {xs.shape}; give one axis each")
+    if not xs.shape[0]:
+        raise ValueError("array of sample points is empty; give at least one point")
+    if period == 0:
+        raise ValueError("period must be a non-zero value")
+    labels = tuple(range(at.ndim))
+    dtype = np.complex128 if ys.dtype.kind == "c" else float
+    kw = {"left": left, "right": right, "period": period}
+    return Array(build.blockmap(np.interp, [at, xs, ys], [labels, ("p",), ("p",)], labels, at.shape, dtype, at.chunks,
+                                keywords(kw), label="interp", flop=40.0))
+
+
 def topk(a: Any, k: int, axis: int = -1, split_every: Any = None) -> Array:
     """The k largest elements along `axis`, largest first; for negative k the -k smallest, smallest first."""
     x, axis = _line(a, axis)
@@ -220,5 +240,5 @@ def _many(x: Expr, axis: int, count: int) -> bool:
     return count == 0 or 2 * count > max(x.chunks[axis])
 
 
-__all__ = ["argpartition", "argsort", "argtopk", "digitize", "lexsort", "partition", "searchsorted", "sort",
+__all__ = ["argpartition", "argsort", "argtopk", "digitize", "interp", "lexsort", "partition", "searchsorted", "sort",
            "sort_complex", "topk"]

@@ -136,7 +136,7 @@ def _width(item: Any) -> int:
     """Axes that an entry takes up."""
     if item is None:
         return 0
-    return item.ndim if getattr(item, "dtype", None) == bool else 1
+    return item.ndim if hasattr(item, "dtype") and item.dtype == bool else 1
 
 
 def _expanded(items: list[Any], ndim: int) -> list[Any]:

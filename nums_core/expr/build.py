@@ -14,6 +14,7 @@ import numpy as np
 from nums_core.errors import DTypeError, ShapeError
 from nums_core.expr.grid import Chunks, grid_of, known, require_known, uniform
 from nums_core.expr.node import Const, Expr, Region, Source, make
+from nums_core.expr.opaque import Opaque
 from nums_core.ops.elementwise import ELEMENTWISE, UFUNCS, ufunc_loop
 from nums_core.ops.reductions import REDUCTIONS
 
@@ -109,6 +110,8 @@ def elementwise(name: str, operands: Sequence[Any], kw: Kw = (), dtype: Any = No
         result = np.dtype(dtype) if dtype is not None else row.dtype(*kinds, **dict(kw))
         wants = [result if name == "where" and i else None for i in range(len(operands))]
     spec = tuple(_operand(o, w, arrays, name) for o, w in zip(operands, wants, strict=True))
+    if name == "power" and result.kind in "iu" and isinstance(spec[1], Const) and spec[1].value < 0:
+        raise ValueError("Integers to negative integer powers are not allowed; use x.astype(float) first")
     shape = broadcast_shape([a.shape for a in arrays])
     chunks = arrays[0].chunks if len(arrays) == 1 else common_chunks(arrays, shape)
     args = [a if a.chunks == chunks else align(a, shape, chunks) for a in arrays]
@@ -280,7 +283,7 @@ def concatenate(parts: Sequence[Expr], axis: int) -> Expr:
 
 # -- functions of the user and custom graphs --------------------------------------------------------------------------
 
-def blockmap(function: Callable[..., Any], args: Sequence[Expr], labels: Sequence[Sequence[Any]],
+def blockmap(function: Callable[..., Any] | Opaque, args: Sequence[Expr], labels: Sequence[Sequence[Any]],
              out_labels: Sequence[Any], shape: tuple[Any, ...], dtype: Any, chunks: Chunks, kwargs: Kw = (),
              info: bool = False, label: str = "", flop: float = 10.0) -> Expr:
     """`function` on each tuple of blocks that share labels. Labels the result lacks must not be cut. A result label no

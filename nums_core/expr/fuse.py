@@ -71,8 +71,10 @@ def _inlined(roots: Sequence[Expr], uses: dict[int, int]) -> set[int]:
     # A node counts as inlined only if *every* reader could take it; one that could not makes it an operand.
     for node in order:
         for a in node.args:
-            if id(a) in out and node.op == "contract" and not (a.op == "axes" and _pure(a)):
-                out.discard(id(a))
+            if node.op == "contract":
+                while id(a) in out and a.op == "axes" and _pure(a):
+                    a = a.args[0]
+                out.discard(id(a))  # what a contraction reads through its relabelled axes is an operand of its own
     return out
 
 

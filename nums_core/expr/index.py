@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nums_core import config
-from nums_core.expr.build import axes, cast, gather, rechunk, slice_chunks
+from nums_core.expr.build import axes, cast, full, gather, rechunk, slice_chunks
 from nums_core.expr.grid import Chunks, known, offsets, uniform
 from nums_core.expr.node import Expr, make
 from nums_core.expr.reshape import flatten, run_chunks
@@ -154,6 +154,18 @@ def nonzero(x: Expr) -> Expr:
     x = in_runs(x, 0, x.ndim)
     n_runs = math.prod(x.grid)
     return make("index.nonzero", (x,), (), (NAN,), np.intp, ((NAN,) * n_runs,))
+
+
+def diagonal(x: Expr, offset: int) -> Expr:
+    """Diagonals of the last two axes, as the last axis: a block for each block of `x` that one passes through."""
+    row, column = max(-offset, 0), max(offset, 0)
+    n = max(min(x.shape[-2] - row, x.shape[-1] - column), 0)
+    shape = (*x.shape[:-2], n)
+    if n == 0:
+        return full(np.zeros((), x.dtype)[()], shape, x.dtype, (*x.chunks[:-2], (0,)))
+    borders = {b - first for sizes, first in zip(x.chunks[-2:], (row, column), strict=True) for b in np.cumsum(sizes).tolist()}
+    cut = np.diff([0, *sorted(b for b in borders if 0 < b < n), n])
+    return make("index.diagonal", (x,), (row, column), shape, x.dtype, (*x.chunks[:-2], tuple(cut.tolist())))
 
 
 # -- assignment -------------------------------------------------------------------------------------------------------

@@ -27,8 +27,9 @@ def ufunc_loop(f: np.ufunc, dtypes: tuple[Any, ...], dtype: Any = None, signatur
     dtypes = tuple(np.dtype(bool) if d is bool else d for d in dtypes)
     if dtype is not None:
         signature = (None,) * f.nin + (np.dtype(dtype),) * f.nout
+    given: dict[str, Any] = {} if signature is None else {"signature": signature}
     try:
-        return f.resolve_dtypes((*dtypes, *(None,) * f.nout), signature=signature, casting=casting)
+        return f.resolve_dtypes((*dtypes, *(None,) * f.nout), casting=casting, **given)
     except TypeError as error:
         raise DTypeError(f"{error}; cast an operand first, as in x.astype(float)") from None
 

@@ -3,7 +3,7 @@
 A graph is a sequence of *families*. A family runs one kernel over every block of one grid; its tasks have consecutive
 ids in C order of the grid, and each task makes one block, so that *task id* and *block id* are the same number. Which
 blocks a task reads stands in one CSR pair (`in_ptr`, `in_idx`) for the whole graph. Families come in topological
-order: a task reads only blocks of smaller id.
+order: a task reads only blocks of smaller id, made by other families.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class Family:
         Name for people: "add", "sum.map", ...
     line : SourceLine or None
         The user's line that built the operation.
+    together : bool
+        The tasks divide blocks among many readers: they should run one after the other, in order of id, before any
+        reader, so that each divided block is in memory once. (On its own an order would serve one reader at a time.)
     """
 
     kernel: Kernel
@@ -81,6 +84,7 @@ class Family:
     args: AxisArgs | ListArgs | None = None
     label: str = ""
     line: SourceLine | None = None
+    together: bool = False
 
     @cached_property
     def count(self) -> int:
@@ -160,6 +164,8 @@ class TaskGraph:
         assert len(self.in_ptr) == n + 1 and self.in_ptr[-1] == len(self.in_idx)
         assert (self.in_idx < self.consumer_of_edge).all(), "a task may read only blocks of smaller id"
         assert (self.in_idx >= 0).all()
+        assert (self.family_of[self.in_idx] < self.family_of[self.consumer_of_edge]).all(), (
+            "tasks of one family must not read each other")
         assert all(len(np.flatnonzero(np.diff(self.in_ptr[f.start:f.stop + 1]))) == 0
                    for f in self.families if f.role == LEAF), "leaves read nothing"
         assert all(0 <= o < len(self.families) for o in self.outputs)
@@ -180,13 +186,13 @@ class GraphBuilder:
     def add(self, kernel: Kernel, grid: tuple[int, ...], inputs: np.ndarray, *, out_bytes: np.ndarray | float,
             flop: np.ndarray | float = 0.0, role: str = TASK, args: AxisArgs | ListArgs | None = None,
             home: np.ndarray | int = -1, label: str = "", line: SourceLine | None = None,
-            counts: np.ndarray | None = None) -> int:
+            counts: np.ndarray | None = None, together: bool = False) -> int:
         """Add a family; returns its index.
 
         `inputs` has shape (count, k) when each task reads k blocks; otherwise it is flat and `counts` says how many
         each task reads.
         """
-        family = Family(kernel, self.n_tasks, tuple(grid), role, args, label, line)
+        family = Family(kernel, self.n_tasks, tuple(grid), role, args, label, line, together)
         n = family.count
         if counts is None:
             counts = np.full(n, inputs.shape[1] if inputs.ndim == 2 else 0, np.int64)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nums_core.runtime.engine import Engine
+from nums_core.runtime.wire import copied
 
 
 def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, str]]) -> set[int]:
@@ -39,6 +40,7 @@ def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, st
             old = engine.blocks[b]
             if (b in donated and plan.last_use[b] == plan.position[t] and isinstance(old, np.ndarray)
                     and old.dtype == dtype and old.nbytes == g.out_bytes[t] and old.flags.writeable
+                    and old.flags.c_contiguous
                     and inputs[t].count(b) == 1 and program.maps[k] == identity):
                 engine.outs[t] = old
                 donated.discard(b)
@@ -77,7 +79,7 @@ class Keeper:
             return block
         memory = root(block)
         if not donated and (memory in self.taken or not block.flags.writeable):
-            block = np.array(block, order="K")
+            block = copied(block)
             memory = root(block)
         self.taken.add(memory)
         return block

@@ -1,8 +1,11 @@
 """Blocks on their way between processes or to disk, so that pickle-5 moves their memory without copying it.
 
 Pickle hands over the memory of an array as it is only for plain dtypes and for one contiguous run of memory, and each
-such buffer costs some microseconds. So extension dtypes (bfloat16, fp8, datetime64) travel as integers, arrays with
-gaps are closed up with the order of their axes in memory kept, and small blocks of one dtype travel as one array.
+such buffer costs some microseconds. So extension dtypes (bfloat16, fp8, datetime64) travel as integers, small blocks of
+one dtype travel as one array, and arrays with gaps travel in memory of their own.
+
+A block arrives with the *layout* it left with: the order of its axes in memory, their directions, and which of them run
+on into one another. The last bits of a sum depend on all of these, since NumPy walks memory in its own order.
 """
 
 from __future__ import annotations
@@ -94,10 +97,13 @@ class _Packer:
         if block.nbytes <= SMALL_BYTES and block.flags.c_contiguous:
             self.small[d].append(block.reshape(-1))
             return _SMALL, d, block.shape
-        block, axes = _closed_up(block)
         carrier = _carrier(block.dtype)
+        if not block.flags.c_contiguous and not block.flags.f_contiguous:
+            memory, offset, strides = laid_out(block)
+            self.parts.append(memory if carrier is None else memory.view(carrier))
+            return _ARRAY, d, (block.shape, offset, strides)
         self.parts.append(block if carrier is None else block.view(carrier))
-        return _ARRAY, d, axes
+        return _ARRAY, d, None
 
     def _dtype(self, dtype: np.dtype) -> int:
         if dtype not in self.number:
@@ -115,17 +121,46 @@ class _Packer:
         return out
 
 
-def _closed_up(block: np.ndarray) -> tuple[np.ndarray, tuple[int, ...] | None]:
-    """`block` as one C-contiguous run of memory, and the transposition that restores its axes (None: as they are).
+def laid_out(block: np.ndarray) -> tuple[np.ndarray, int, tuple[int, ...]]:
+    """`block` in memory of its own, with the layout kept but gaps cut down to one element.
 
-    The order of the axes in memory is kept, because the last bits of sums and products depend on it.
+    Returns
+    -------
+    memory : one-axis array
+    offset : int, bytes
+        Where the first element stands.
+    strides : tuple of int, bytes
     """
-    if block.flags.c_contiguous:
-        return block, None
-    by_stride = sorted(range(block.ndim), key=lambda a: (-abs(block.strides[a]), a))
-    if by_stride == list(range(block.ndim)):
-        return np.ascontiguousarray(block), None
-    return np.ascontiguousarray(block.transpose(by_stride)), tuple(np.argsort(by_stride).tolist())
+    size = block.itemsize
+    strides = [0] * block.ndim
+    offset, end, inner, run = 0, size, 0, 0  # run: the stride that would continue the axis inside of this one
+    for axis in sorted(range(block.ndim), key=lambda a: (abs(block.strides[a]), -a)):
+        n, stride = block.shape[axis], block.strides[axis]
+        if n == 1 or stride == 0:  # no step is ever taken, or it leads nowhere
+            continue
+        if not inner:
+            step = size if abs(stride) == size else 2 * size
+        else:
+            step = end if stride == run else end + size
+        inner, run = stride, stride * n
+        strides[axis] = step if stride > 0 else -step
+        offset += (n - 1) * step if stride < 0 else 0
+        end = step * n
+    memory = np.empty(max(end // size, 1), block.dtype)
+    _laid(memory, block.shape, offset, tuple(strides))[...] = block
+    return memory, offset, tuple(strides)
+
+
+def _laid(memory: np.ndarray, shape: tuple[int, ...], offset: int, strides: tuple[int, ...]) -> np.ndarray:
+    return np.ndarray(shape, memory.dtype, memory, offset, strides)
+
+
+def copied(block: np.ndarray) -> np.ndarray:
+    """A copy in memory of its own, with the same layout."""
+    if block.flags.c_contiguous or block.flags.f_contiguous:
+        return np.array(block, order="K")
+    memory, offset, strides = laid_out(block)
+    return _laid(memory, block.shape, offset, strides)
 
 
 class _Unpacker:
@@ -150,4 +185,4 @@ class _Unpacker:
             self.at[d] = start + n
             return small[start:start + n].reshape(shape)
         array = _as(next(self.parts), self.dtypes[code[1]])
-        return array if code[2] is None else array.transpose(code[2])
+        return array if code[2] is None else _laid(array, *code[2])

@@ -130,7 +130,8 @@ class Draft:
         """The expanded graph; once, since the columns gathered for it are given up."""
         g = self.graph
         if not self._rows:  # nothing was cut: the arrays serve as they are
-            return Placed(replace(g, families=tuple(self._families)), self.place)
+            return Placed(TaskGraph(tuple(self._families), g.in_ptr, g.in_idx, g.out_bytes, g.flop, g.home, g.outputs),
+                          self.place)
         self._flush(g.n_tasks)
         cat = {name: np.concatenate([getattr(rows, name) for rows in self._rows])
                for name in ("counts", "inputs", "out_bytes", "flop", "worker")}

@@ -10,8 +10,8 @@ construction:
 `(root, p, id)` is right for products (one output block after the other), `(p, id)` where every output block needs all
 leaves (Gram matrices, several statistics of one array). Outputs count side by side or one after the other, and where
 they are reductions `root` may count what they combine instead (the sum of a product). Which of these leaves least alive
-is not guessed but counted (`simulate.Liveness`). On the graphs of tests/scheduler/test_order.py the best is on a par
-with a task-by-task search (`dask.order`), at a hundredth of its time.
+is not guessed but counted (`simulate.Liveness`). The best is on a par with a task-by-task search, at a small fraction of
+its time (tests/scheduler/test_order.py compares peaks with `dask.order`).
 
 Families are passed over one by one with array operations; tasks of one family must not read each other.
 """
@@ -68,6 +68,8 @@ def first_need(graph: TaskGraph, at_output: np.ndarray) -> np.ndarray:
         a, b = int(ptr[f.start]), int(ptr[f.stop])
         if a == b:
             continue
+        if f.together:
+            need[f.start:f.stop] = need[f.start:f.stop].min(initial=_ONE)
         read = idx[a:b]
         if f.count == 1:
             need[read] = np.minimum(need[read], need[f.start])

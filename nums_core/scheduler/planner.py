@@ -20,10 +20,7 @@ from nums_core.runtime.plan import Plan
 from nums_core.scheduler import order as ordering
 from nums_core.scheduler import simulate
 from nums_core.scheduler.draft import Draft, Placed
-from nums_core.scheduler.layout import Layout
 from nums_core.scheduler.moves import Moves
-from nums_core.scheduler.policies import Problem
-from nums_core.scheduler.portfolio import check_policy, choose
 
 REDUCTION_ORDERS = ("fixed", "local")
 
@@ -67,6 +64,13 @@ def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", 
     if reduction_order not in REDUCTION_ORDERS:
         raise ConfigError(f"{reduction_order!r} is not a reduction order; write one of "
                           f"{', '.join(map(repr, REDUCTION_ORDERS))}")
+    if cluster.n_workers == 1 and policy == "portfolio":
+        return _finish(_one_worker(graph, cluster), cluster, Moves.none(), "single", {})
+    # What one worker does not need is not imported for it: the first result comes sooner.
+    from nums_core.scheduler.layout import Layout
+    from nums_core.scheduler.policies import Problem
+    from nums_core.scheduler.portfolio import check_policy, choose
+
     if cluster.n_workers == 1:
         check_policy(policy)
         return _finish(_one_worker(graph, cluster), cluster, Moves.none(), "single", {})

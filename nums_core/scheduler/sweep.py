@@ -12,12 +12,14 @@ import numpy as np
 
 from nums_core.ops.taskgraph import REDUCE
 from nums_core.scheduler.draft import Draft
-from nums_core.scheduler.expand import ragged
 from nums_core.scheduler.load import price_inside_node
 from nums_core.scheduler.policies import Operands, Problem
 
 WAVES = 16
-OPTIONS = 4  # workers of the first so many operands are tried
+OPERANDS = 8  # of a task; further ones are not reckoned with
+
+
+_Price = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Sweep:
@@ -36,20 +38,27 @@ class Sweep:
     def __call__(self, problem: Problem, draft: Draft, ops: Operands) -> np.ndarray:
         self._catch_up(problem, draft, ops.family.start)
         workers = ops.first.copy()
-        size = self.bytes[ops.family.start:ops.family.stop]
+        made = self.bytes[ops.family.start:ops.family.stop]
         apart = np.flatnonzero(ops.apart)
         np.random.default_rng(self.seed).shuffle(apart)
         for wave in np.array_split(apart, min(WAVES, len(apart))):
             wave.sort()  # neighbours read neighbouring blocks, which is kind to the cache
-            counts = np.diff(ops.ptr)[wave]
-            edges = ragged(ops.ptr[wave], counts)
-            blocks, at = ops.blocks[edges], ops.at[edges]
-            workers[wave] = self._choose(blocks, at, counts, size[wave])
-            self._move(draft.place, blocks, np.repeat(workers[wave], counts))
-            self.mem += np.bincount(workers[wave], size[wave], self.n)
-        self.mem += np.bincount(workers[~ops.apart], size[~ops.apart], self.n)
+            blocks, size = self._columns(ops, wave)
+            chosen = self._choose(blocks, draft.place[blocks], size, made[wave])
+            workers[wave] = chosen
+            self._move(draft.place, blocks.reshape(-1), np.tile(chosen, len(blocks)))
+            self.mem += np.bincount(chosen, made[wave], self.n)
+        self.mem += np.bincount(workers[~ops.apart], made[~ops.apart], self.n)
         self.upto = ops.family.stop
         return workers
+
+    def _columns(self, ops: Operands, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Operands of tasks and their sizes, one row for each operand; tasks with fewer repeat the last, at no size."""
+        first = ops.ptr[tasks]
+        counts = ops.ptr[tasks + 1] - first
+        column = np.arange(min(int(counts.max()), OPERANDS))[:, None]
+        blocks = ops.blocks[first + np.minimum(column, counts - 1)]
+        return blocks, np.where(column < counts, self.bytes[blocks], 0.0)
 
     def _catch_up(self, problem: Problem, draft: Draft, stop: int) -> None:
         """Take the tasks that were placed without a choice into the loads."""
@@ -62,34 +71,31 @@ class Sweep:
         self._move(draft.place, blocks, draft.place[reader])
         self.upto = stop
 
-    def _choose(self, blocks: np.ndarray, at: np.ndarray, counts: np.ndarray, made: np.ndarray) -> np.ndarray:
+    def _choose(self, blocks: np.ndarray, at: np.ndarray, size: np.ndarray, made: np.ndarray) -> np.ndarray:
         """Best worker for each task of a wave; `made` is the size of its result."""
-        starts = np.cumsum(counts) - counts
-        best = np.full((3, len(counts)), np.inf)
-        chosen = np.zeros(len(counts), np.int32)
-        for k in range(min(OPTIONS, int(counts.max()))):
-            d = at[starts + np.minimum(k, counts - 1)]
-            price = self._price(blocks, at, counts, starts, made, d)
+        chosen = at[0].copy()
+        best = self._price(0, blocks, at, size, made)
+        for k in range(1, len(at)):
+            price = self._price(k, blocks, at, size, made)
             better = _less(price, best)
-            best[:, better] = price[:, better]
-            chosen[better] = d[better]
+            best = tuple(np.where(better, new, old) for new, old in zip(price, best, strict=True))
+            chosen[better] = at[k][better]
         return chosen
 
-    def _price(self, blocks: np.ndarray, at: np.ndarray, counts: np.ndarray, starts: np.ndarray,
-               made: np.ndarray, d: np.ndarray) -> np.ndarray:
-        """(F, bytes moved, load) of each task on worker `d`: float64 array, shape (3, tasks)."""
-        dst = np.repeat(d, counts)
-        away = np.flatnonzero(at != dst)
-        away = away[~self._has(blocks[away], dst[away])]
-        fetched, cost = np.zeros(len(blocks)), np.zeros(len(blocks))
-        fetched[away] = self.bytes[blocks[away]]
-        cost[away] = fetched[away] * np.where(self.node[at[away]] == self.node[dst[away]], self.lam, 1.0)
-        moved = _fold(np.add, fetched, counts, starts)
-        sent = _fold(np.maximum, self.out[at] + cost, counts, starts)
-        F = (np.maximum(self.mem.max(), self.mem[d] + moved + made)  # noqa: N806
-             + np.maximum(self.into.max(), self.into[d] + _fold(np.add, cost, counts, starts))
-             + np.maximum(self.out.max(), sent))
-        return np.stack([F, moved, self.mem[d]])
+    def _price(self, k: int, blocks: np.ndarray, at: np.ndarray, size: np.ndarray, made: np.ndarray) -> _Price:
+        """(F, bytes moved, load) of each task on the worker of its operand `k`."""
+        d = at[k]
+        moved, into = np.zeros(len(d)), self.into[d]
+        out = np.full(len(d), self.out.max())
+        for j in range(len(at)):
+            if j != k:
+                fetched = size[j] * ((at[j] != d) & ~self._has(blocks[j], d))
+                cost = fetched * np.where(self.node[at[j]] == self.node[d], self.lam, 1.0)
+                moved += fetched
+                into += cost
+                np.maximum(out, self.out[at[j]] + cost, out=out)
+        load = self.mem[d]
+        return np.maximum(load + moved + made, self.mem.max()) + np.maximum(into, self.into.max()) + out, moved, load
 
     def _has(self, blocks: np.ndarray, dst: np.ndarray) -> np.ndarray:
         if not len(self.sent):
@@ -113,17 +119,6 @@ class Sweep:
         self.sent = np.sort(np.concatenate([self.sent, key]))
 
 
-def _fold(how: np.ufunc, values: np.ndarray, counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """`how.reduceat(values, starts)`; by columns where every task has as few operands, ten times faster."""
-    width = len(values) // len(counts)
-    if width > 4 or (counts != width).any():
-        return how.reduceat(values, starts)
-    out = values[::width]
-    for k in range(1, width):
-        out = how(out, values[k::width])
-    return out
-
-
-def _less(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Column by column: is `a` before `b` in lexical order?"""
+def _less(a: _Price, b: _Price) -> np.ndarray:
+    """Task by task: is `a` before `b` in lexical order?"""
     return (a[0] < b[0]) | (a[0] == b[0]) & ((a[1] < b[1]) | (a[1] == b[1]) & (a[2] < b[2]))

@@ -9,7 +9,7 @@ from nums_core.ops.taskgraph import REDUCE, GraphBuilder, Kernel
 from nums_core.runtime.cluster import Cluster
 from nums_core.scheduler import make_plan
 from nums_core.scheduler import order as ordering
-from nums_core.scheduler.moves import list_moves
+from nums_core.scheduler.moves import Moves, list_moves
 from nums_core.scheduler.simulate import Liveness, simulate
 
 from .graphs import aligned, clusters, column_sums, gemm, random_graph, xty
@@ -117,7 +117,8 @@ def test_a_gram_matrix_reads_rows_once():
     assert peak(gram()) < 16
 
 
-def test_the_sum_of_a_product_makes_one_block_after_the_other():
+def sum_of_product():
+    """sum(A B) of 8 x 8 computed blocks."""
     b = GraphBuilder()
     x, y = (b.ids(b.add(Kernel("random"), (8, 8), np.zeros((64, 0)), out_bytes=BLOCK)) for _ in range(2))
     i, j, k = (a.ravel() for a in np.meshgrid(*[np.arange(8)] * 3, indexing="ij"))
@@ -125,7 +126,25 @@ def test_the_sum_of_a_product_makes_one_block_after_the_other():
     c = b.add(Kernel("tree", ("sum", None)), (8, 8), b.ids(m).reshape(64, 8), out_bytes=BLOCK, role=REDUCE)
     p = b.add(Kernel("map"), (8, 8), b.ids(c).reshape(-1, 1), out_bytes=8.0)
     f = b.add(Kernel("tree", ("sum", None)), (), b.ids(p).reshape(1, -1), out_bytes=8.0, role=REDUCE)
-    assert peak(b.build((f,))) < 64 + 16
+    return b.build((f,))
+
+
+def test_the_sum_of_a_product_makes_one_block_after_the_other():
+    assert peak(sum_of_product()) < 64 + 16
+
+
+@pytest.mark.parametrize("graph", [
+    gram(), sum_of_product(), gemm(8, size=BLOCK, computed=True), gemm(4, 12, size=BLOCK, computed=True),
+    column_sums(32, 4, size=BLOCK), column_sums(32, 4, outputs=3, size=BLOCK),
+], ids=["gram", "sum of product", "gemm", "deep gemm", "column sums", "three column sums"])
+def test_on_a_par_with_a_task_by_task_search(graph):
+    dask = pytest.importorskip("dask.order")
+    plan = make_plan(graph, Cluster.single(1, 2**24))
+    g = plan.graph
+    keys = dask.order({f"t{t}": (sum, *(f"t{b}" for b in g.inputs(t))) for t in range(g.n_tasks)})
+    theirs = np.argsort([keys[f"t{t}"] for t in range(g.n_tasks)])
+    live = Liveness(g, plan.worker, plan.cluster, Moves.none())
+    assert plan.prediction.peak_bytes[0] <= 1.05 * live.peaks(theirs)[0]
 
 
 def test_order_is_compared_only_where_memory_matters():

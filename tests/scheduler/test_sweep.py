@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from nums_core.ops.taskgraph import GraphBuilder, Kernel
 from nums_core.runtime.cluster import Cluster
 from nums_core.scheduler import make_plan, portfolio
 from nums_core.scheduler.layout import Layout
 from nums_core.scheduler.lshs import search
 from nums_core.scheduler.policies import Problem, complete
-from nums_core.scheduler.sweep import Sweep, _fold, _less
+from nums_core.scheduler.sweep import Sweep, _less
 
-from .graphs import gemm, run_distributed
+from .graphs import gemm, leaf, run_distributed
 
 
 @pytest.mark.parametrize("g, shape", [(4, (2, 2)), (8, (4, 4)), (8, (2, 2))])
@@ -52,12 +53,15 @@ def test_plans_made_in_waves_run(monkeypatch):
     run_distributed(plan)
 
 
-def test_fold_by_columns_is_reduceat():
-    values = np.arange(12.0)
-    for counts in ([2] * 6, [3] * 4, [1] * 12, [12], [5, 1, 6]):
-        counts = np.array(counts)
-        starts = np.cumsum(counts) - counts
-        assert (_fold(np.add, values, counts, starts) == np.add.reduceat(values, starts)).all()
+def test_uneven_operands():
+    """One task of one operand, one of two, one of three, on workers that hold them all or not."""
+    b = GraphBuilder()
+    x = leaf(b, 0, (3,), np.array([1.0, 4.0, 8.0]), home=np.array([0, 1, 2]))
+    m = b.add(Kernel("map"), (3,), np.array([x[2], x[0], x[1], x[0], x[1], x[2]]), out_bytes=1.0, counts=np.array([1, 2, 3]))
+    f = b.add(Kernel("join"), (1,), b.ids(m).reshape(1, 3), out_bytes=3.0)
+    problem = Problem(b.build((f,)), Layout(Cluster.regular(3)))
+    draft = complete(problem, Sweep(problem))
+    assert draft.choices == [1] and draft.place[3] == 2 and draft.place[4] in (0, 1)
 
 
 def test_less_is_lexical():

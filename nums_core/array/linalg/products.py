@@ -65,7 +65,7 @@ def diagonal(x: Any, /, *, offset: int = 0) -> Array:
     """A diagonal of each matrix."""
     from nums_core.array import manipulation
 
-    return manipulation.diagonal(x, offset, -2, -1)
+    return diagonals.diagonal(x, offset, -2, -1)
 
 
 def matrix_power(a: Any, n: int) -> Array:

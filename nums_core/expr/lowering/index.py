@@ -53,7 +53,7 @@ def _pieces(node: Expr, x: Expr, first: int, locs: np.ndarray) -> Pieces:
     for (a, b), at in zip(itertools.pairwise(edges.tolist()), base.tolist(), strict=True):
         which = slice(a, b) if order is None else order[a:b]
         locals_.append(tuple(v[which] for v in local))
-        places.append(slice(a - at, b - at) if order is None else which - at)  # type: ignore[operator]
+        places.append(slice(a - at, b - at) if order is None else which - at)
     ends = np.cumsum(np.bincount(block[heads], minlength=len(cut))).tolist()
     return Pieces(owner[heads], locals_, places, list(itertools.pairwise([0, *ends])))
 
@@ -84,7 +84,8 @@ def _points(low: Lowering, node: Expr) -> np.ndarray:
         return _join_picked(low, node, first, k, lines, p)
     args = _extents(node, first, [tuple(zip(p.local[a:b], p.place[a:b], strict=True)) for a, b in p.ranges])
     inputs, counts = _per_block(lines, p.owner, p.ranges)
-    return low.add(node, Kernel("index.points", (first, k, node.dtype)), node.grid, inputs, counts=counts, args=args, label="take")
+    return low.add(node, Kernel("index.points", (first, k, node.dtype)), node.grid, inputs, counts=counts, args=args,
+                   label="take")
 
 
 def _join_picked(low: Lowering, node: Expr, first: int, k: int, lines: np.ndarray, p: Pieces) -> np.ndarray:
@@ -157,6 +158,20 @@ def _nonzero(low: Lowering, node: Expr) -> np.ndarray:
     elements = block_elements(x.chunks).reshape(-1)
     return low.add(node, Kernel("index.nonzero"), node.grid, low.of(x).reshape(-1, 1), args=ListArgs(tuple(
         tuple(o for o, _ in at) for at in position_args(x.chunks))), out_bytes=elements * 8.0 * x.ndim, label="nonzero")
+
+
+def _diagonal(low: Lowering, node: Expr) -> np.ndarray:
+    (x,), starts, cut = node.args, node.params, node.chunks[-1]
+    at, local = [], []
+    for sizes, first in zip(x.chunks[-2:], starts, strict=True):
+        places = first + np.array(offsets(cut), np.int64)
+        block = np.searchsorted(np.cumsum(sizes), places, side="right")
+        at.append(block)
+        local.append(places - np.array(offsets(sizes), np.int64)[block])
+    pieces = tuple(zip(local[0].tolist(), local[1].tolist(), map(int, cut), strict=True))
+    args = AxisArgs((*((None,) * n for n in node.grid[:-1]), pieces))
+    ids = low.of(x)[..., at[0], at[1]]
+    return low.add(node, Kernel("index.diagonal"), node.grid, ids.reshape(-1, 1), args=args, label="diagonal")
 
 
 # -- assignment -------------------------------------------------------------------------------------------------------
@@ -248,6 +263,7 @@ LOWER: dict[str, Rule] = {
     "points_at": _points_at,
     "select": _select,
     "nonzero": _nonzero,
+    "diagonal": _diagonal,
     "put_region": _put_region,
     "put_points": _put_points,
     "put_points_at": _put_points_at,

@@ -59,7 +59,7 @@ def _right_looking(low: Lowering, node: Expr) -> np.ndarray:
     columns = low.of(x).reshape(-1).copy()
     for k in range(n_panels):
         k0, width, left = begins[k], widths[k], len(columns) - k - 1
-        columns[k:k + 1] = low.add(node, Kernel(f"linalg.{kind}_panel", (k0,)), (1,), columns[k:k + 1, None],
+        columns[k:k + 1] = low.add(node, Kernel(f"linalg.{kind}_panel", (k0,)), (1,), np.array([[columns[k]]]),
                                    elements=np.full(1, elements), flop=2 * (rows - k0) * width ** 2,
                                    label=f"{kind}.panel")
         if left:
@@ -118,7 +118,7 @@ def _per_panel(low: Lowering, node: Expr) -> np.ndarray:
 def _lu_lower(low: Lowering, node: Expr) -> np.ndarray:
     """Columns of L: each panel with the interchanges of the panels after it."""
     panels, pivots = (low.of(a).reshape(-1) for a in node.args)
-    rows, elements = _column_elements(node, node)
+    _, elements = _column_elements(node, node)
     made = []
     for k, (k0, width) in enumerate(zip(offsets(node.chunks[1]), node.chunks[1], strict=True)):
         reads = np.concatenate([panels[k:k + 1], pivots[k + 1:len(node.chunks[1])]])

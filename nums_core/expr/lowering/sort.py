@@ -4,8 +4,7 @@ The sample sort (Shi and Schaeffer, "Parallel sorting by regular sampling", 1992
 
     run (m)         sort every block                       -> sample (m): every s-th value
     splitters (1)   elements whose ranks are about those where the result blocks begin; off by m s / 2 at most
-    cuts (m)        where they cut each run                -> ranks (1): their true ranks
-    piece (m k)     what of a run lies between two splitters
+    piece (m k + m) what of a run lies between two splitters; where they cut it -> ranks (1): their true ranks
     merge (k)       one run from m pieces                  -> edges (k): what belongs to the neighbours
     fit (k)         the result block, of the size asked for
 
@@ -52,12 +51,12 @@ class SampleSort:
 
     def add(self, name: str, params: tuple[Any, ...], grid: tuple[int, ...], inputs: np.ndarray,
             elements: np.ndarray | float, args: AxisArgs | None = None, flop: float = 1.0,
-            module: str = "sort") -> np.ndarray:
+            module: str = "sort", together: bool = False) -> np.ndarray:
         count = math.prod(grid)
         elements = np.broadcast_to(np.asarray(elements, float), grid).reshape(-1)
         return self.low.add(self.node, Kernel(f"{module}.{name}", params), grid, inputs.reshape(count, -1),
                             elements=elements, out_bytes=elements * self.item_bytes, flop=elements * flop, args=args,
-                            label=f"{module}.{name}")
+                            label=f"{module}.{name}", together=together)
 
     def runs(self, pairs: bool) -> np.ndarray:
         at = AxisArgs(((None,) * self.n_lines, tuple(offsets(self.sizes.astype(int).tolist())))) if pairs else None
@@ -70,14 +69,13 @@ class SampleSort:
     def splitters(self, samples: np.ndarray, stride: int, ranks: tuple[int, ...]) -> np.ndarray:
         return self.add("splitters", (stride, ranks), (self.n_lines,), samples, len(ranks), flop=100.0)
 
-    def cuts(self, runs: np.ndarray, splitters: np.ndarray, n_out: int) -> np.ndarray:
-        inputs = np.stack([runs, np.broadcast_to(splitters[:, None], runs.shape)], axis=-1)
-        return self.add("cuts", (), (self.n_lines, self.m), inputs, n_out + 1, counted(self.n_lines, self.m), 20.0)
-
-    def pieces(self, runs: np.ndarray, cuts: np.ndarray, n_out: int) -> np.ndarray:
-        grid = (self.n_lines, self.m, n_out)
-        inputs = np.stack([np.broadcast_to(ids[:, :, None], grid) for ids in (runs, cuts)], axis=-1)
-        return self.add("piece", (), grid, inputs, self.sizes[:, None] / n_out, counted(self.n_lines, self.m, n_out))
+    def pieces(self, runs: np.ndarray, splitters: np.ndarray, n_out: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pieces, shape (lines, m, n_out), and the cuts of each run, shape (lines, m): one family, so that a run which
+        was spilled is brought back once."""
+        grid = (self.n_lines, self.m, n_out + 1)
+        inputs = np.stack([np.broadcast_to(runs[:, :, None], grid), np.broadcast_to(splitters[:, None, None], grid)], -1)
+        made = self.add("piece", (n_out,), grid, inputs, self.sizes[:, None] / n_out, counted(*grid), together=True)
+        return made[:, :, :n_out], made[:, :, n_out]
 
     def merges(self, pieces: np.ndarray) -> np.ndarray:
         n_out = pieces.shape[2]
@@ -109,9 +107,9 @@ def _sort(low: Lowering, node: Expr) -> np.ndarray:
     stride = stride_for(min(node.chunks[axis][:-1], default=node.shape[axis]), sort.m)
     runs = sort.runs(pairs)
     splitters = sort.splitters(sort.samples(runs, stride), stride, wanted[1:-1])
-    cuts = sort.cuts(runs, splitters, n_out)
-    merged = sort.merges(sort.pieces(runs, cuts, n_out))
+    pieces, cuts = sort.pieces(runs, splitters, n_out)
     ranks = sort.ranks(cuts, n_out)
+    merged = sort.merges(pieces)
     edges = sort.edges(merged, ranks, wanted)
     before, after = edges[:, [0, *range(n_out - 1)]], edges[:, [*range(1, n_out), n_out - 1]]
     inputs = np.stack([merged, before, after, np.broadcast_to(ranks[:, None], merged.shape)], axis=-1)

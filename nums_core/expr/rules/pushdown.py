@@ -142,7 +142,7 @@ def through_reduce(node: Expr) -> Expr | None:
     x = node.args[0]
     if x.op != "reduce" or len(x.args) != 1 or x.params[0] == "user" or not _reaches_half(node, x):
         return None
-    name, axes, keep, _ = x.params
+    axes, keep = x.params[1:3]
     (inner,) = x.args
     kept = [i for i in range(inner.ndim) if i not in axes]
     out_axis = {i: (i if keep else kept.index(i)) for i in kept}

@@ -20,6 +20,17 @@ def _ufunc(f: np.ufunc) -> Call:
     return call
 
 
+def _unstrided(f: np.ufunc) -> Call:
+    """NumPy 2.4 writes wrong values, or none, where these write to strided memory (from strided memory, for negative)."""
+    def call(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
+        (x,) = operands
+        if out.flags.c_contiguous and np.asarray(x).flags.c_contiguous:
+            f(x, out=out, casting="unsafe", **kw)
+        else:
+            np.copyto(out, f(x, **kw), casting="unsafe")
+    return call
+
+
 def _nth_of(f: np.ufunc, k: int) -> Call:
     def call(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
         out[...] = f(*operands, **kw)[k]
@@ -61,6 +72,7 @@ for _name in sorted(vars(np)):  # not dir(np): getattr of its lazy submodules wo
             CALLS[_f.__name__] = _ufunc(_f)
         else:
             CALLS.update({f"{_f.__name__}.{k}": _nth_of(_f, k) for k in range(_f.nout)})
+CALLS |= {name: _unstrided(getattr(np, name)) for name in ("isfinite", "isinf", "isnan", "negative", "signbit")}
 CALLS |= {
     "cast": _cast,
     "where": _where,

@@ -188,7 +188,8 @@ def _compile_copy(program: Program) -> Callable[..., Any]:
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
         view = place(blocks[0], amap)
         if out is None:
-            return view
+            # Extents that the operand does not show: it is broadcast further.
+            return view if args is None else np.broadcast_to(view, np.broadcast_shapes(view.shape, args))
         out[...] = view
         return out
     return run

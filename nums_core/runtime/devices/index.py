@@ -6,6 +6,7 @@ axes; they are in range, so `take` runs in mode "clip", which checks nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ def _by_owner(places: list[np.ndarray], begins: tuple[tuple[int, ...], ...]) -> 
     found = owner[order]
     edges = np.flatnonzero(np.diff(found, prepend=-1, append=-2)).tolist()
     return [(int(found[a]), order[a:b], tuple(v[order[a:b]] for v in local))
-            for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            for a, b in itertools.pairwise(edges)]
 
 
 def _points_at(first: int, sizes: tuple[int, ...], begins: tuple[tuple[int, ...], ...]) -> Run:
@@ -213,6 +214,30 @@ def _nonzero() -> Run:
     return run
 
 
+def _diagonal() -> Run:
+    """A stretch of the diagonal of each matrix in the last two axes."""
+    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        row, column, n = args[-1]
+        line = blocks[0][..., row:row + n, column:column + n].diagonal(0, -2, -1)
+        return line.copy() if out is None else deliver(line, out)
+    return run
+
+
+def _triangle(n: int, k: int, m: int, lower: bool, column: bool) -> Run:
+    """Row or column indices of a triangle of an (n, m) matrix: made from nothing but their position."""
+    rows = np.arange(n, dtype=np.int64)
+    first = np.zeros(n, np.int64) if lower else np.clip(rows + k, 0, m)
+    counts = np.clip(rows + k + 1, 0, m) if lower else m - first
+    ends = np.cumsum(counts)
+
+    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        (offset, size), = args
+        place = np.arange(offset, offset + size)
+        row = np.searchsorted(ends, place, side="right")
+        return deliver(place - (ends - counts - first)[row] if column else row, out)
+    return run
+
+
 # -- assignment -------------------------------------------------------------------------------------------------------
 
 def _copied(block: np.ndarray, out: np.ndarray | None) -> np.ndarray:
@@ -262,6 +287,8 @@ KERNELS: dict[str, Callable[..., Run]] = {
     "join_at": _join_at,
     "select": _select,
     "nonzero": _nonzero,
+    "diagonal": _diagonal,
+    "triangle": _triangle,
     "put": _put,
     "put_at": _put_at,
     "put_mask": _put_mask,

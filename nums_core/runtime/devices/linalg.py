@@ -104,7 +104,7 @@ def _lu(a: np.ndarray) -> tuple[np.ndarray, ...]:
     import scipy.linalg
 
     p, lower, upper = scipy.linalg.lu(a, check_finite=False)
-    return p.astype(a.real.dtype), lower, upper
+    return np.real(p).astype(a.real.dtype, copy=False), lower, upper
 
 
 WHOLE: dict[str, Callable[..., Any]] = {

@@ -72,20 +72,23 @@ _DISCRETE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 # -- whole lines in a block -------------------------------------------------------------------------------------------------
 
-def quantiles_of_lines(block: np.ndarray, *weights: np.ndarray, q: Sequence[float], q_dtype: str, axes: tuple[int, ...],
-                       method: str, skip_nan: bool) -> np.ndarray:
-    """Quantiles over `axes` of a block, which stay as extents of 1; the quantiles are the first axis."""
+def quantiles_of_lines(block: np.ndarray, *weights: np.ndarray, q: Sequence[float], q_dtype: str | None,
+                       axes: tuple[int, ...], method: str, skip_nan: bool) -> np.ndarray:
+    """Quantiles over `axes` of a block, which stay as extents of 1; the quantiles are the first axis.
+
+    `q_dtype` None: one quantile, a Python number (which does not widen the result)."""
     options: dict[str, Any] = {"axis": axes, "keepdims": True}
     function: Callable[..., Any] = np.median if method == "median" else np.quantile
     if method != "median":
-        options |= {"q": np.array(q, q_dtype), "method": method, "weights": weights[0] if weights else None}
+        options["q"] = q[0] if q_dtype is None else np.array(q, q_dtype)
+        options |= {"method": method, "weights": weights[0] if weights else None}
     empty = None
     if skip_nan and block.dtype.kind == "f":
         function = np.nanmedian if method == "median" else np.nanquantile
         empty = np.isnan(block).all(axis=axes, keepdims=True)  # NumPy warns of these; threads cannot silence a warning
         block = np.where(empty, np.zeros((), block.dtype), block)
     made = np.asanyarray(function(block, **options))
-    made = made[None] if method == "median" else made
+    made = made[None] if q_dtype is None else made
     return made if empty is None else np.where(empty, np.nan, made).astype(made.dtype)
 
 
@@ -136,7 +139,7 @@ def _select() -> Run:
     return run
 
 
-def _blend(method: str, q_dtype: str, dtype: str, shape: tuple[int, ...]) -> Run:
+def _blend(method: str, q_dtype: str | None, dtype: str, shape: tuple[int, ...]) -> Run:
     """All quantiles of a line, from their pairs of elements."""
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
         brackets, pairs = Brackets(*blocks[0]), np.stack(blocks[1:])
@@ -147,7 +150,7 @@ def _blend(method: str, q_dtype: str, dtype: str, shape: tuple[int, ...]) -> Run
         elif method in _DISCRETE:
             made = pairs[:, 0]
         else:
-            made = _lerp(pairs[:, 0], pairs[:, 1], brackets.places.gamma.astype(q_dtype))
+            made = _lerp(pairs[:, 0], pairs[:, 1], brackets.places.gamma.astype(q_dtype or dtype))
         made = made.astype(dtype, copy=False).reshape(shape)
         if out is None:
             return made

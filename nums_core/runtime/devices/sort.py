@@ -121,19 +121,19 @@ def _splitters(stride: int, ranks: tuple[int, ...]) -> Run:
     return run
 
 
-def _cuts() -> Run:
-    """Where the splitters cut a run; its number is the task's last argument."""
-    def run(args: Any, blocks: list[Any], out: Any = None) -> np.ndarray:
-        cuts = cut_run(blocks[0], args[-1], blocks[1])
-        return np.concatenate([[0], cuts, [len(values_of(blocks[0]))]])
-    return run
-
-
-def _piece() -> Run:
-    """What of a run lies between two splitters."""
+def _piece(n_out: int) -> Run:
+    """What of a run lies between two splitters; for number `n_out`, where all of them cut it. The last two arguments are
+    the numbers of the run and of the piece."""
     def run(args: Any, blocks: list[Any], out: Any = None) -> Any:
-        j = args[-1]
-        return _slice(blocks[0], blocks[1][j], blocks[1][j + 1])
+        values, (at, owner, place) = blocks[0], blocks[1]
+        _, number, j = args
+        n = len(values_of(values))
+        if j == n_out:
+            return np.concatenate([[0], cut_run(values, number, blocks[1]), [n]])
+        near = slice(max(j - 1, 0), j + 1)
+        cuts = cut_run(values, number, (at[near], owner[near], place[near])).tolist()
+        start = cuts.pop(0) if j else 0
+        return _slice(values, start, cuts[0] if cuts else n)
     return run
 
 
@@ -186,7 +186,7 @@ def _part(run: Any, k: int) -> np.ndarray:
 
 # -- searching ------------------------------------------------------------------------------------------------------------
 
-def _search(side: str) -> Run:
+def _search(side: Any) -> Run:
     """How many elements of one block of a sorted array come before each value."""
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
         return _deliver(np.asarray(np.searchsorted(blocks[0], blocks[1], side)), out)
@@ -233,7 +233,6 @@ KERNELS: dict[str, Callable[..., Run]] = {
     "run": _run,
     "sample": _sample,
     "splitters": _splitters,
-    "cuts": _cuts,
     "piece": _piece,
     "merge": _merge,
     "ranks": _ranks,

@@ -99,6 +99,10 @@ class ClusterRun:
                     del refs[k]
             self.share.known.add(call.worker)
 
+        for slot in self.donate:
+            if self._ours(slot):
+                self.inputs[slot].donated = True
+
     def _given(self, bundle: int) -> Any:
         """Blocks out of the driver's arrays, packed."""
         arrays = [(viewed(self.inputs[k.params[0]], k), slices) for k, slices in self.share.given[bundle]]

@@ -43,6 +43,7 @@ class RemoteHeld(Held):
 
     number: int = -1
     generation: tuple[int, ...] = ()
+    donated: bool = False
 
 
 class Share:
@@ -163,6 +164,9 @@ class ClusteredExecutor:
     def _check_held(self, inputs: Sequence[Any]) -> None:
         for held in inputs:
             if isinstance(held, RemoteHeld) and held.owner is self:
+                if held.donated:
+                    raise ConfigError("this array was donated to an earlier run, which may have overwritten it; use that "
+                                      "run's result instead, or do not donate it")
                 lost = [w for w in np.unique(held.home).tolist() if held.generation[w] != self.generation[w]]
                 if lost:
                     raise WorkerLostError(_LOST.format(f"worker {lost[0]} went away and was started again"))

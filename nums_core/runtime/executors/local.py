@@ -107,6 +107,8 @@ class _Prepared:
         self.threads = useful_threads(seconds, self.n_tasks, threads)
         self.segments: Segments = cut(plan, seconds, self.threads)
         self.peak_bytes = peak_bytes(plan, self.threads)
+        self.is_read = np.zeros(g.n_tasks, bool)
+        self.is_read[g.in_idx] = True
 
 
 class _Run:
@@ -118,6 +120,7 @@ class _Run:
         self.plan, self.graph = plan, plan.graph
         self.engine = Engine(plan, prepared.table, prepared.table.bind_readers(inputs),
                              lambda t, error, operands: kernel_error(self.plan, t, error, operands))
+        self.keep = self.graph.is_output.copy()
         donated = self._bind_leaves(donate)
         self.destinations = self._bind_outputs()
         self.keeper = Keeper(self._taken)
@@ -162,17 +165,30 @@ class _Run:
             destination = None if output.keep or index in seen else Destination(output)
             if destination is not None and destination.array is not None:
                 seen.add(index)
-                f = self.graph.families[index]
-                self.engine.outs[f.start:f.stop] = destination.views()
+                self._bind_views(index, destination.views())
             destinations.append(destination)
         return destinations
+
+    def _bind_views(self, index: int, views: list[np.ndarray]) -> None:
+        """Let tasks write into the result. Blocks with gaps in it that other tasks read are copied there instead: what
+        is read must lie in memory as it would if it were not wanted too, or sums would differ in their last bits."""
+        f, engine = self.graph.families[index], self.engine
+        engine.outs[f.start:f.stop] = views
+        if not self.prepared.is_read[f.start:f.stop].any():
+            return
+        engine.functions = list(engine.functions)
+        once = self.graph.outputs.count(index) == 1
+        for t, view in zip(range(f.start, f.stop), views, strict=True):
+            if self.prepared.is_read[t] and not view.flags.c_contiguous:
+                engine.functions[t], engine.outs[t] = _copying(engine.functions[t], view), None
+                self.keep[t] = not once
 
     def go(self) -> tuple[list[Any], Report]:
         prepared, engine = self.prepared, self.engine
         progress = Progress(prepared.total_s, prepared.n_tasks)
         engine.step, engine.start_s = progress.step, time.perf_counter()
         try:
-            engine.execute(prepared.segments, self.graph.is_output, prepared.threads, self.executor.pool)
+            engine.execute(prepared.segments, self.keep, prepared.threads, self.executor.pool)
             results = [self._result(i) for i in range(len(self.outputs))]
         finally:
             progress.close()
@@ -209,6 +225,14 @@ class _Run:
         if store is not None:
             report.spilled_bytes, report.unspilled_bytes = store.spilled_bytes, store.unspilled_bytes
         return report
+
+
+def _copying(run: Any, view: np.ndarray) -> Any:
+    def both(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
+        block = run(args, blocks)
+        view[...] = block
+        return block
+    return both
 
 
 def from_config() -> LocalExecutor:

@@ -151,16 +151,21 @@ class RayExecutor(ClusteredExecutor):
         return sorted(dead)
 
     def _revive(self, worker: int) -> None:
-        alive = [n["NodeID"] for n in _nodes()]
-        if self.node_ids[worker] not in alive:
-            self.node_ids[worker] = min(alive, key=self.node_ids.count)
-        actor = self._actor(worker, self.node_ids[worker])
-        try:
-            ray.get(actor.ping.remote(), timeout=START_S)
-        except ray.exceptions.RayError as error:
-            raise WorkerLostError(f"worker {worker} went away and could not be started again: {_first_lines(error)}\n"
-                                  "  See `ray status`; nums_core.init(...) connects anew.") from error
-        self.actors[worker] = actor
+        failed: dict[str, Exception] = {}  # nodes that do not start it; Ray may still take a dead node to be alive
+        while True:
+            alive = [n["NodeID"] for n in _nodes() if n["NodeID"] not in failed]
+            if not alive:
+                error = next(iter(failed.values()))
+                raise WorkerLostError(f"worker {worker} went away and could not be started again: {_first_lines(error)}"
+                                      "\n  See `ray status`; nums_core.init(...) connects anew.") from error
+            if self.node_ids[worker] not in alive:
+                self.node_ids[worker] = min(alive, key=self.node_ids.count)
+            self.actors[worker] = self._actor(worker, self.node_ids[worker])
+            try:
+                ray.get(self.actors[worker].ping.remote(), timeout=START_S)
+                return
+            except ray.exceptions.RayError as error:
+                failed[self.node_ids[worker]] = error
 
     def _shut(self) -> None:
         if not ray.is_initialized():

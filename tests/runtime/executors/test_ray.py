@@ -1,0 +1,203 @@
+"""What is Ray's own: starting, dying, interrupting, several nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from nums_core.errors import KernelError, WorkerLostError
+from nums_core.testing.sketch import Sketch
+
+pytestmark = pytest.mark.ray
+
+
+def chain(executor, n=1, function=None, **kw):
+    s = Sketch()
+    v = s.view(0, ((500,) * 4,))
+    for _ in range(n):
+        v = s.apply("add", v, 1.0) if function is None else s.call(function, v)
+    return s.plan(executor.cluster, [v], **kw)
+
+
+def test_importing_the_library_does_not_import_ray():
+    code = "import sys, nums_core, nums_core.session, nums_core.array; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_package_is_named_with_its_remedy():
+    code = ("import sys; sys.modules['ray'] = None\n"
+            "try:\n    import nums_core.runtime.executors.ray\n"
+            "except ImportError as e:\n    print(type(e).__name__, e)")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("MissingBackendError") and "pip install nums-core[ray]" in said
+
+
+def test_the_cluster_is_described(ray_executor):
+    c = ray_executor.cluster
+    assert c.kind == "ray" and c.n_nodes == 1 and c.n_workers == 2
+    assert {w.memory_bytes for w in c.workers} == {2**30}
+
+
+def test_one_thread_a_kernel(ray_executor):
+    """BLAS threads would multiply with workers, and change the bits of products with the machine."""
+    from threadpoolctl import threadpool_info
+
+    def threads(block):
+        return np.array([i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"], float)
+
+    nan = float("nan")
+    s = Sketch()
+    counts = s.call(threads, s.view(0, ((2, 2),)), chunks=((nan, nan),))
+    plan, outputs = s.plan(ray_executor.cluster, [counts])
+    assert set(ray_executor.run(plan, [np.zeros(4)], outputs)[0][0].tolist()) <= {1.0}
+
+
+def test_a_killed_worker_is_replaced(ray_executor):
+    import ray
+
+    plan, outputs = chain(ray_executor, 4, place="turned")
+    ray.kill(ray_executor.actors[1])
+    (got,), _ = ray_executor.run(plan, [np.zeros(2000)], outputs)
+    np.testing.assert_array_equal(got, np.full(2000, 4.0))
+
+
+def test_a_worker_killed_while_it_works_is_replaced(ray_executor):
+    import ray
+
+    def slow(block):
+        time.sleep(0.1)
+        return block + 1
+
+    plan, outputs = chain(ray_executor, 6, slow, place="turned")
+    threading.Timer(0.4, lambda: ray.kill(ray_executor.actors[0])).start()
+    (got,), _ = ray_executor.run(plan, [np.zeros(2000)], outputs)
+    np.testing.assert_array_equal(got, np.full(2000, 6.0))
+
+
+def test_a_worker_that_a_kernel_kills_is_given_up(ray_executor):
+    def die(block):
+        os._exit(1)
+
+    plan, outputs = chain(ray_executor, 1, die)
+    with pytest.raises(WorkerLostError, match="tried 3 times"):
+        ray_executor.run(plan, [np.zeros(2000)], outputs)
+    plan, outputs = chain(ray_executor, 1)
+    np.testing.assert_array_equal(ray_executor.run(plan, [np.zeros(2000)], outputs)[0][0], np.ones(2000))
+
+
+def test_kept_blocks_of_a_killed_worker(ray_executor):
+    import ray
+
+    plan, outputs = chain(ray_executor, keep=True)
+    (held,), _ = ray_executor.run(plan, [np.zeros(2000)], outputs)
+    ray.kill(ray_executor.actors[0])
+    with pytest.raises(WorkerLostError, match="Compute that array again"):
+        ray_executor.fetch(held)
+    with pytest.raises(WorkerLostError, match="Compute that array again"):
+        ray_executor.fetch(held)
+
+
+@pytest.mark.parametrize("place", ["packed", "turned"])
+def test_interrupting_leaves_everything_usable(ray_executor, place):
+    def slow(block):
+        time.sleep(0.05)
+        return block + 1
+
+    plan, outputs = chain(ray_executor, 40, slow, place=place)
+    ray_executor.run(*_with(chain(ray_executor)))
+    began = time.perf_counter()
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        ray_executor.run(plan, [np.zeros(2000)], outputs)
+    assert time.perf_counter() - began < 3.0  # not the 4 s that the run would take
+    began = time.perf_counter()
+    (got,), _ = ray_executor.run(*_with(chain(ray_executor)))
+    np.testing.assert_array_equal(got, np.ones(2000))
+    assert time.perf_counter() - began < 2.0
+
+
+def _with(made):
+    plan, outputs = made
+    return plan, [np.zeros(2000)], outputs
+
+
+def test_a_failure_stops_the_others(ray_executor):
+    def late(block):
+        time.sleep(0.05)
+        return block
+
+    def bad(block):
+        raise ValueError("bad block")
+
+    s = Sketch()
+    v = s.view(0, ((500,) * 4,))
+    slow = v
+    for _ in range(40):
+        slow = s.call(late, slow)
+    plan, outputs = s.plan(ray_executor.cluster, [slow, s.call(bad, v)],
+                           place=np.array([0] * 4 + [0] * 160 + [1] * 4))
+    began = time.perf_counter()
+    with pytest.raises(KernelError, match="bad block"):
+        ray_executor.run(plan, [np.zeros(2000)], outputs)
+    assert time.perf_counter() - began < 4.0  # worker 0 alone would need 8 s
+
+
+def test_large_blocks_cross_and_are_counted(ray_executor):
+    x = np.random.default_rng(0).normal(size=800_000)
+    s = Sketch()
+    v = s.apply("add", s.apply("add", s.view(0, ((200_000,) * 4,)), 1.0), 1.0)
+    plan, outputs = s.plan(ray_executor.cluster, [v], place="turned")
+    (got,), report = ray_executor.run(plan, [x], outputs)
+    np.testing.assert_array_equal(got, x + 1 + 1)
+    assert report.bytes_moved == plan.bytes_moved > 0
+    assert {w for _, w, *_ in report.spans} == {0, 1}
+
+
+def test_a_ray_that_runs_already_is_used_and_left_running(ray_executor):
+    import ray
+
+    from nums_core.runtime.executors.ray import RayExecutor
+
+    second = RayExecutor(workers_per_node=1)
+    assert second.cluster.n_workers == 1 and not second.connected_here
+    (got,), _ = second.run(*_with(chain(second)))
+    np.testing.assert_array_equal(got, np.ones(2000))
+    second.close()
+    second.close()
+    assert ray.is_initialized()
+    ray_executor.run(*_with(chain(ray_executor)))
+
+
+@pytest.mark.slow
+def test_four_nodes_and_the_death_of_one():
+    """In a process of its own: this one is connected to another cluster."""
+    code = """
+import numpy as np
+from nums_core.testing.ray_cluster import simulated_cluster
+from nums_core.testing.sketch import Sketch
+with simulated_cluster(4) as cluster:
+    from nums_core.runtime.executors.ray import RayExecutor
+    executor = RayExecutor(cluster.address, log_to_driver=False)
+    assert (executor.cluster.n_nodes, executor.cluster.n_workers) == (4, 4)
+    s = Sketch()
+    v = s.view(0, ((20_000,) * 8,))
+    for _ in range(4):
+        v = s.apply("add", v, 1.0)
+    plan, outputs = s.plan(executor.cluster, [v], place="turned")
+    for dies in (False, True):
+        if dies:
+            cluster.kill(executor.node_ids[3])
+        (got,), report = executor.run(plan, [np.zeros(160_000)], outputs)
+        assert (got == 4.0).all() and report.bytes_moved == plan.bytes_moved
+    executor.close()
+print("fine")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=240)
+    assert done.stdout.strip().endswith("fine"), done.stderr[-3000:]
