@@ -4,7 +4,8 @@
     python -m bench.planning --tasks 100000   # one size
 
 One printed line a figure: median of the repetitions, their spread and the median of processor time (which tells a slow
-planner from a busy machine), the policy chosen, bytes moved. The hard limits are 5 us a task on a cluster (and growing linearly), 1.5 us on one worker, and 300 us for a graph of a few tasks.
+planner from a busy machine), the policy chosen, bytes moved. The hard limits are 5 us a task on a cluster (and growing
+linearly), 1.5 us on one worker, and 300 us for a graph of a few tasks.
 """
 
 from __future__ import annotations

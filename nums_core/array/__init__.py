@@ -1,32 +1,57 @@
-"""NumPy's and dask.array's namespace, lazily, on blocks: `import nums_core.array as np` (or `as da`)."""
+"""NumPy's and dask.array's namespace, lazily, on blocks: `import nums_core.array as np` (or `as da`).
 
-from nums_core.array import linalg as linalg
-from nums_core.array import random as random
+Sub-packages (`random`, `linalg`, `fft`, ...) are imported when they are first used.
+"""
+
+import importlib as _importlib
+from typing import Any as _Any
+
 from nums_core.array.array import Array as Array
-from nums_core.array.array import asarray as asarray
 from nums_core.array.array import from_array as from_array
-from nums_core.array.assignment import *  # noqa: F403
-from nums_core.array.blocks import *  # noqa: F403
-from nums_core.array.computing import compute as compute
-from nums_core.array.computing import explain as explain
-from nums_core.array.computing import jit as jit
-from nums_core.array.computing import last_report as last_report
-from nums_core.array.computing import persist as persist
-from nums_core.array.contractions import *  # noqa: F403
-from nums_core.array.creation import *  # noqa: F403
-from nums_core.array.diagonals import *  # noqa: F403
-from nums_core.array.elementwise import *  # noqa: F403
-from nums_core.array.histograms import *  # noqa: F403
-from nums_core.array.indexing import *  # noqa: F403
-from nums_core.array.joining import *  # noqa: F403
-from nums_core.array.manipulation import *  # noqa: F403
-from nums_core.array.overlap import *  # noqa: F403
-from nums_core.array.padding import *  # noqa: F403
-from nums_core.array.products import *  # noqa: F403
-from nums_core.array.quantiles import *  # noqa: F403
-from nums_core.array.reductions import *  # noqa: F403
-from nums_core.array.scans import *  # noqa: F403
-from nums_core.array.searching import *  # noqa: F403
-from nums_core.array.sets import *  # noqa: F403
-from nums_core.array.sorting import *  # noqa: F403
-from nums_core.array.statistics import *  # noqa: F403
+from nums_core.array.assignment import *
+from nums_core.array.blocks import *
+from nums_core.array.computing import *
+from nums_core.array.contractions import *
+from nums_core.array.creation import *
+from nums_core.array.diagonals import *
+from nums_core.array.elementwise import *
+from nums_core.array.gufunc import *
+from nums_core.array.histograms import *
+from nums_core.array.indexing import *
+from nums_core.array.io import *
+from nums_core.array.joining import *
+from nums_core.array.manipulation import *
+from nums_core.array.names import *
+from nums_core.array.overlap import *
+from nums_core.array.padding import *
+from nums_core.array.products import *
+from nums_core.array.quantiles import *
+from nums_core.array.reductions import *
+from nums_core.array.scans import *
+from nums_core.array.searching import *
+from nums_core.array.sets import *
+from nums_core.array.sorting import *
+from nums_core.array.statistics import *
+
+_FAMILIES = ("assignment", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise", "gufunc",
+             "histograms", "indexing", "io", "joining", "manipulation", "names", "overlap", "padding", "products",
+             "quantiles", "reductions", "scans", "searching", "sets", "sorting", "statistics")
+_LAZY = ("fft", "lib", "linalg", "ma", "random", "stats")
+
+__all__ = ["Array", "from_array"]
+for _family in _FAMILIES:
+    __all__ += _importlib.import_module(f"nums_core.array.{_family}").__all__
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _LAZY:
+        try:
+            return _importlib.import_module(f"nums_core.array.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"nums_core.array.{name}":
+                raise
+    raise AttributeError(f"module 'nums_core.array' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_LAZY})

@@ -126,6 +126,9 @@ def _put_picked(x: Expr, picked: Sequence[Picked], adjacent: bool, v: Expr | np.
     """`x`, all of it indexed, with what arrays pick replaced."""
     if len(picked) == 1 and picked[0].value.dtype == bool:
         place, mask, width = picked[0]
+        if not adjacent and isinstance(v, Expr) and place:  # what a mask picks comes first in the value
+            v = _padded(_trimmed(v, x.ndim - width + 1), x.ndim - width + 1)
+            v = build.transpose(v, [*range(1, place + 1), 0, *range(place + 1, v.ndim)])
         return _put_mask(x, mask, place, width, v)
     places = [p for p, _, width in picked for p in range(p, p + width)]
     arrays = integer_arrays(picked)
@@ -193,6 +196,10 @@ def _put_masked_values(x: Expr, mask: Expr, first: int, v: Expr) -> Expr:
     width = mask.ndim
     runs = index.in_runs(x, first, width)
     mask = build.rechunk(mask, runs.chunks[first:first + width])
+    if _made_from(v, mask):
+        v = build.cast(v, x.dtype)
+        return build.rechunk(index.put_mask(runs, mask, first, v), x.chunks)
+    v = known_expr(Array(v))
     counts = _counts(mask)
     target = (*x.shape[:first], sum(counts), *x.shape[first + width:])
     words = "shape mismatch: value array of shape {} could not be broadcast to indexing result of shape {}"
@@ -202,6 +209,14 @@ def _put_masked_values(x: Expr, mask: Expr, first: int, v: Expr) -> Expr:
     _check(v, target, words)
     v = _filled(v, target, (*runs.chunks[:first], counts, *runs.chunks[first + width:]))
     return build.rechunk(index.put_mask(runs, mask, first, v), x.chunks)
+
+
+def _made_from(v: Expr, mask: Expr) -> bool:
+    """Whether `v` is made, element by element, of what this very mask selects: then its blocks fit those of the mask."""
+    if v.op == "index.select":
+        return v.args[1] is mask and not grid.known(v.chunks)
+    wide = [a for a in v.args if not grid.known(a.chunks)] if v.op == "ewise" else []
+    return bool(wide) and all(a.chunks == v.chunks and _made_from(a, mask) for a in wide)
 
 
 def _counts(mask: Expr) -> tuple[int, ...]:
@@ -252,8 +267,7 @@ def putmask(a: Array, mask: Any, values: Any) -> None:
     _named(a, "putmask")
     if v.shape != a.shape:
         v = _repeated(v, a.size)
-        v = v if not v.ndim else v.reshape(a.shape)
-    a[keep] = v if not v.ndim else v[keep]
+    copyto(a, v.reshape(a.shape) if v.ndim else v, "unsafe", keep)
 
 
 def place(arr: Array, mask: Any, vals: Any) -> None:

@@ -12,7 +12,7 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _output_labels(labels: tuple[int, ...], drop_axis: Any, new_axis: Any,
     out = [x for i, x in enumerate(labels) if i not in drop]
     if new_axis is None and chunks is not None and len(out) < len(chunks):
         new_axis = range(len(chunks) - len(out))
-    added = {}
+    added: dict[int, Any] = {}
     for axis in sorted(_axis_list(new_axis)):
         if not 0 <= axis <= len(out):
             raise ValueError(f"new_axis {axis} does not fit a result of {len(out) + 1} axes; New_axis values do not fill "
@@ -211,7 +211,7 @@ def _assemble(call: _Call, out: tuple[Any, ...], arrays: list[tuple[Expr, tuple[
     labels = [n for _, n in arrays + whole]
     if dtype is None:
         dtype = _sampled(function, call, operands, labels, out, chunks, where, checked)
-    return Array(build.blockmap(Opaque(function), operands, labels, out, shape, dtype, chunks,  # type: ignore[arg-type]
+    return Array(build.blockmap(Opaque(function), operands, labels, out, shape, dtype, chunks,
                                 keywords(call.kwargs), call.wants, label))
 
 
@@ -234,7 +234,7 @@ def aligned(arrays: list[tuple[Expr, tuple[Any, ...]]],
         for x, n, c in zip(names, e.shape, e.chunks, strict=True):
             total = sum(cuts[x])
             same_extent = n == total or (n != n and total != total and len(c) == len(cuts[x]))
-            if same_extent and len(c) != 1 or same_extent and align:
+            if same_extent and (align or len(c) != 1):
                 want.append(cuts[x] if n == n else c)
             elif (align and n == 1) or (not align and len(c) in (1, len(cuts[x]))):
                 want.append(c)
@@ -292,8 +292,8 @@ def _sampled(function: Callable[..., Any], call: _Call, operands: list[Expr], la
     firsts = [tuple(1 if c[0] != c[0] else c[0] for c in e.chunks) for e in operands]
     tiny = [(1,) * e.ndim for e in operands]
     small = max((math.prod(s) for s in firsts), default=1) <= SAMPLE_ELEMENTS
-    places = tuple((e.shape, e.chunks, tuple(None for _ in e.shape)) for e in operands)
-    places = (*places, (tuple(sum(c) for c in chunks), chunks, tuple(range(len(out)))))
+    result = (tuple(sum(c) for c in chunks), chunks, tuple(range(len(out))))
+    places: Any = (*((e.shape, e.chunks, (None,) * e.ndim) for e in operands), result)
     probe = UserFunction(function, call.kwargs, None, places, call.wants)
     place = tuple((0, c[0]) for c in chunks)
     problem: Exception | None = None
@@ -417,7 +417,7 @@ def _block_numbers(index: Any, grid: tuple[int, ...]) -> tuple[tuple[int, ...], 
 
 def _along(item: Any, n: int) -> tuple[int, ...]:
     if isinstance(item, slice):
-        return tuple(range(n)[item]) or _nothing(item, n)
+        return tuple(range(n)[item]) or _refused(item, n)
     which = np.atleast_1d(np.asarray(item))
     if which.dtype == bool and len(which) == n:
         which = np.flatnonzero(which)
@@ -425,10 +425,10 @@ def _along(item: Any, n: int) -> tuple[int, ...]:
         raise IndexError(f"x.blocks takes integers, slices and one list of integers; got {item!r}")
     if ((which < -n) | (which >= n)).any():
         raise IndexError(f"index {item!r} is out of bounds for {n} blocks along that axis")
-    return tuple(int(i) % n for i in which) or _nothing(item, n)
+    return tuple(int(i) % n for i in which) or _refused(item, n)
 
 
-def _nothing(item: Any, n: int) -> tuple[int, ...]:
+def _refused(item: Any, n: int) -> NoReturn:
     raise IndexError(f"x.blocks[{item!r}] names no block of the {n} along that axis; name at least one")
 
 

@@ -35,8 +35,8 @@ def check_options(function: str, options: dict[str, Any]) -> None:
 
 def shape_of(shape: Any) -> tuple[int, ...]:
     """A shape argument as a tuple, with NumPy's errors."""
-    if isinstance(shape, (Iterable, Array)) and getattr(shape, "ndim", 1):
-        out = tuple(operator.index(n) for n in shape)  # type: ignore[union-attr]
+    if isinstance(shape, Iterable) and getattr(shape, "shape", None) != ():
+        out = tuple(operator.index(n) for n in shape)
     else:
         out = (operator.index(shape),)
     if any(n < 0 for n in out):
@@ -555,7 +555,7 @@ class _Grid:
     def _line(self, s: slice) -> Array:
         start, step = 0 if s.start is None else s.start, 1 if s.step is None else s.step
         if isinstance(step, (complex, np.complexfloating)):
-            return linspace(start, s.stop, int(abs(step)))
+            return linspace(start, s.stop, int(np.abs(step)))
         return arange(start, s.stop, step)
 
 

@@ -109,7 +109,7 @@ def _cuboid(edges: list[float], cuts: list[list[float]]) -> tuple[str, float, fl
     front = [(0, base), (width, base), (width, base + height), (0, base + height)]
     back = [(x + dx, y + dy) for x, y in front]
     parts = [_face([front[0], front[1], back[1], back[0]], _TOP), _face([front[1], back[1], back[2], front[2]], _SIDE),
-             _face(front, _FILL)]  # type: ignore[arg-type]
+             _face(front, _FILL)]
     for y in cuts[1]:
         parts += [_line((0, base + y), (width, base + y)), _line((width, base + y), (width + dx, base + y + dy))]
     for x in cuts[2]:

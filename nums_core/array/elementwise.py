@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from nums_core.array.array import Array, _apply, as_expr
 from nums_core.array.ufunc import Ufunc, deliver
 from nums_core.expr import build
+from nums_core.expr.node import Expr
 from nums_core.ops.elementwise import ELEMENTWISE, UFUNCS
 
 
@@ -147,36 +149,37 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return _apply("where", condition, x, y)
 
 
-def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None, **kwargs: Any) -> Array:  # noqa: A002
-    """`a` limited to the interval [a_min, a_max]; either bound may be None."""
+def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None,  # noqa: A002
+         max: Any = None, **kwargs: Any) -> Array:  # noqa: A002
+    """`a` limited to the interval [a_min, a_max]; either bound may be None. Python integers beyond the range of an
+    integer dtype are no bound."""
+    if (a_min is not None or a_max is not None) and (min is not None or max is not None):
+        raise ValueError("Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is forbidden.")
     low, high = a_min if a_min is not None else min, a_max if a_max is not None else max
-    out = kwargs.pop("out", None)
     x = Array(as_expr(a))
-    if low is not None:
-        x = maximum(x, low)
-    if high is not None:
-        x = minimum(x, high)
-    if out is not None:
-        out._expr = build.cast(x.expr, out.dtype)
-        return out
-    return x
+    if x.dtype.kind in "iu":
+        limits = np.iinfo(x.dtype)
+        low = None if type(low) is int and low <= limits.min else low
+        high = None if type(high) is int and high >= limits.max else high
+    if low is None and high is None:
+        return positive(x, out=out, **kwargs)
+    made = x if low is None else maximum(x, low)
+    made = made if high is None else minimum(made, high)
+    return deliver("clip", made, out, kwargs.get("where", True), kwargs.get("casting", "same_kind"))
 
 
 def round(a: Any, decimals: int = 0, out: Any = None) -> Array:  # noqa: A001
     """`a` rounded to `decimals` digits, halves to even."""
-    made = _apply("round", a, kw=(("decimals", int(decimals)),))
-    if out is not None:
-        out._expr = build.cast(made.expr, out.dtype)
-        return out
-    return made
+    made = _apply("round", a, kw=(("decimals", operator.index(decimals)),))
+    return deliver("round", made, out, True, "same_kind")
 
 
 around = round
 
 
-def fix(x: Any) -> Array:
+def fix(x: Any, out: Any = None) -> Array:
     """Rounded towards zero."""
-    return trunc(x)
+    return trunc(x, out=out)
 
 
 def angle(z: Any, deg: bool = False) -> Array:
@@ -184,31 +187,65 @@ def angle(z: Any, deg: bool = False) -> Array:
     return _apply("angle", z, kw=(("deg", bool(deg)),))
 
 
-def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: float | None = None,
-               neginf: float | None = None) -> Array:
-    """NaN and infinities replaced by numbers."""
-    return _apply("nan_to_num", x, kw=(("nan", nan), ("neginf", neginf), ("posinf", posinf)))
+def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Array:
+    """NaN and infinities replaced by numbers; infinities by the largest ones, if none are given."""
+    return _apply("nan_to_num", x, kw=(("nan", _bits(nan)), ("neginf", _bits(neginf)), ("posinf", _bits(posinf))))
+
+
+def _bits(value: Any) -> Any:
+    """A number as a NumPy scalar whose sign of zero is not lost in comparing expressions."""
+    return Signed(value) if isinstance(value, float) and value == 0 and np.signbit(value) else value
+
+
+class Signed(float):
+    """-0.0, unequal to 0.0."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signed)
+
+    def __hash__(self) -> int:
+        return hash("-0.0")
 
 
 def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
     """|a - b| <= atol + rtol |b|, element by element."""
+    a, b = _weak(a, b), _weak(b, a)
     return _apply("isclose", a, b, kw=(("atol", atol), ("equal_nan", equal_nan), ("rtol", rtol)))
 
 
+def _weak(value: Any, other: Any) -> Any:
+    """A Python number in the dtype of the floating-point array it meets."""
+    dtype = getattr(other, "dtype", None)
+    if not isinstance(value, (int, float)) or dtype is None or dtype.kind not in "fc":
+        return value
+    with np.errstate(all="ignore"):
+        return np.asarray(value).astype(dtype)[()]
+
+
 def isreal(x: Any) -> Array:
-    return imag(x) == 0
+    """Whether the imaginary part is zero."""
+    e = as_expr(x)
+    return equal(imag(x), 0) if e.dtype.kind == "c" else _constantly(e, True)
 
 
 def iscomplex(x: Any) -> Array:
-    return imag(x) != 0
+    """Whether the imaginary part is not zero."""
+    e = as_expr(x)
+    return not_equal(imag(x), 0) if e.dtype.kind == "c" else _constantly(e, False)
 
 
-def isposinf(x: Any) -> Array:
-    return logical_and(isinf(x), logical_not(signbit(x)))
+def _constantly(e: Expr, value: bool) -> Array:
+    return Array(build.full(value, e.shape, bool, e.chunks))
 
 
-def isneginf(x: Any) -> Array:
-    return logical_and(isinf(x), signbit(x))
+def isposinf(x: Any, out: Any = None) -> Array:
+    """Whether elements are +infinity."""
+    return logical_and(isinf(x), logical_not(signbit(x)), out=out)
+
+
+def isneginf(x: Any, out: Any = None) -> Array:
+    """Whether elements are -infinity."""
+    return logical_and(isinf(x), signbit(x), out=out)
 
 
 def isnull(x: Any) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nums_core.array.array import Array, asarray, known_expr, wrap
-from nums_core.array.blocks import SAMPLE_ELEMENTS, aligned, map_blocks
+from nums_core.array.blocks import SAMPLE_ELEMENTS, aligned
 from nums_core.errors import ShapeError
 from nums_core.expr import build
 from nums_core.expr.node import Expr
@@ -178,11 +178,11 @@ def _results(func: Callable[..., Any], operands: list[Expr], labels: list[Any], 
     name = getattr(func, "__name__", type(func).__name__)
     if not many:
         out_labels = (*loop, *(("out", d) for d in outs[0]))
-        return [Array(build.blockmap(Opaque(func), operands, labels, out_labels, shapes[0],  # type: ignore[arg-type]
+        return [Array(build.blockmap(Opaque(func), operands, labels, out_labels, shapes[0],
                                      dtypes[0], chunks[0], keywords(kwargs), label=name))]
     split = functools.partial(_as_tuple, func, len(outs))
     loop_chunks = tuple(cuts[x] for x in loop)
-    parts = build.blockmap(Opaque(split), operands, labels, loop, tuple(sum(c) for c in loop_chunks),  # type: ignore[arg-type]
+    parts = build.blockmap(Opaque(split), operands, labels, loop, tuple(sum(c) for c in loop_chunks),
                            dtypes[0], loop_chunks, keywords(kwargs), label=name)
     return [wrap("pick", (parts,), (k,), s, d, c)
             for k, (s, d, c) in enumerate(zip(shapes, dtypes, chunks, strict=True))]
@@ -284,7 +284,7 @@ def apply_along_axis(func1d: Callable[..., Any], axis: int, arr: Any, *args: Any
     labels = tuple(range(e.ndim))
     out = (*labels[:axis], *(("new", i) for i in range(len(shape))), *labels[axis + 1:])
     block = functools.partial(_along, func1d, axis, args)
-    return Array(build.blockmap(Opaque(block), [build.uncut(e, [axis])], [labels], out,  # type: ignore[arg-type]
+    return Array(build.blockmap(Opaque(block), [build.uncut(e, [axis])], [labels], out,
                                 tuple(sum(c) for c in chunks), dtype, chunks, keywords(kwargs), label="apply_along_axis"))
 
 

@@ -58,7 +58,7 @@ def _generalized(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any
     from nums_core.array.gufunc import apply_gufunc
 
     kwargs = {k: v for k, v in kwargs.items() if k in ("axes", "axis", "keepdims")}
-    return apply_gufunc(ufunc, ufunc.signature, *inputs, **kwargs)
+    return apply_gufunc(ufunc, str(ufunc.signature), *inputs, **kwargs)
 
 
 def _foreign(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

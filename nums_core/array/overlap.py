@@ -66,7 +66,7 @@ def _at_least(sizes: Sequence[int], least: int) -> tuple[int, ...]:
     be cut off again without knowing where the blocks lay."""
     out: list[int] = []
     for c in sizes:
-        if out and (out[-1] < least or c < least and out[-1] + c <= 2 * least):
+        if out and (out[-1] < least or (c < least and out[-1] + c <= 2 * least)):
             out[-1] += c
         else:
             out.append(c)
@@ -98,7 +98,7 @@ def _cut_off(e: Expr, trims: tuple[tuple[Depth, ...], ...]) -> Array:
 
 def _node(function: Any, kwargs: Any, args: list[Expr], windows: Any, values: Any, trims: Any, shape: tuple[int, ...],
           dtype: Any, chunks: Any) -> Array:
-    return wrap("overlap.map", args, (None if function is None else Opaque(function), kwargs, tuple(windows),  # type: ignore[arg-type]
+    return wrap("overlap.map", args, (None if function is None else Opaque(function), kwargs, tuple(windows),
                                       tuple(values), trims), shape, dtype, chunks)
 
 
@@ -120,7 +120,8 @@ def _exact_trims(sizes: Sequence[int], depth: Depth, kind: str) -> tuple[Depth, 
 def _windows(e: Expr, depths: Sequence[Depth], boundaries: Sequence[tuple[str, Any]]) -> tuple[tuple[Window, ...], Any]:
     """What every block sees, and the constants outside."""
     for n, (before, after), (kind, _) in zip(e.shape, depths, boundaries, strict=True):
-        if max(before, after) > n and kind in ("reflect", "periodic") or (kind == "nearest" and not n and before + after):
+        shown = {"reflect": n, "periodic": n, "nearest": before + after if n else 0}.get(kind, before + after)
+        if max(before, after) > shown:
             raise ValueError(f"The overlapping depth {max(before, after)} is larger than your array {n}: a {kind} boundary "
                              "has no more elements to show; use a smaller depth, or a constant boundary")
     windows = tuple(Window(c, a, b, kind) for c, (a, b), (kind, _) in zip(e.chunks, depths, boundaries, strict=True))

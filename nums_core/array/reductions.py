@@ -88,7 +88,12 @@ def _axis_of(x: Expr, axis: Any) -> Any:
 def _accumulator(dtype: Any) -> np.dtype:
     """What a sum of `dtype` is carried in: float16 has too few digits."""
     dtype = np.dtype(dtype)
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
+    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
+
+
+def _carried_in(dtype: np.dtype) -> dict[str, Any]:
+    """As an option of a reduction; a ufunc takes no unit of time, and needs none."""
+    return {"dtype": _accumulator(dtype).str} if dtype.kind != "m" else {}
 
 
 def into(out: Any, made: Array) -> Any:
@@ -134,7 +139,7 @@ def by_name(name: str, array: Any, axis: Any = None, dtype: Any = None, out: Any
         x = _masked(x, where, neutral if neutral is not None else initial)
     kw: dict[str, Any] = {}
     if name in ("sum", "prod"):
-        kw["dtype"] = _accumulator(result).str
+        kw |= _carried_in(result)
     elif wanted is not None and name not in ("any", "all"):
         x = build.cast(x, wanted)
     if neutral is None and "initial" in options:
@@ -236,7 +241,8 @@ def _mean(name: str) -> Callable[..., Array]:
         if where is not True:
             mask = _counted(x, where, skip_nan)
             total = sum(Array(x), axis, dtype or _inexact(x.dtype), keepdims=keepdims, where=mask)
-            made = Array(build.cast((total / sum(mask, axis, keepdims=keepdims)).expr, result))
+            n = sum(mask, axis, keepdims=keepdims)
+            made = Array(build.cast((total / _apply("where", n > 0, n, np.nan)).expr, result))
         else:
             made = Array(build.reduce("mean", x, axis, keepdims, _options(x, dtype, skip_nan), result))
         return into(out, made)
@@ -273,12 +279,14 @@ def _spread_of(x: Expr, axis: Any, dtype: Any, ddof: Any, keepdims: bool, where:
     n = sum(mask, axis, keepdims=True)
     values = Array(build.cast(x, np.dtype(dtype) if dtype is not None else _inexact(x.dtype)))
     if middle is _NONE:
-        middle = sum(values, axis, keepdims=True, where=mask) / n
+        middle = sum(values, axis, keepdims=True, where=mask) / _apply("maximum", n, 1)
     apart = _apply("where", mask, values - middle, np.zeros((), values.dtype)[()])
     squares = _apply("multiply", apart, _apply("conjugate", apart)).real
     total = sum(squares, axis, keepdims=keepdims)
     free = sum(mask, axis, keepdims=keepdims) - ddof
-    return _apply("divide", total, _apply("where", free > 0, free, np.nan if skip_nan else 0))
+    some = free > 0
+    none = np.nan if skip_nan else _apply("where", total > 0, np.inf, np.nan)
+    return _apply("where", some, total / _apply("where", some, free, 1), none)
 
 
 def _counted(x: Expr, where: Any, skip_nan: bool) -> Array:
@@ -299,8 +307,8 @@ def _inexact(dtype: np.dtype) -> np.dtype:
 
 
 def _options(x: Expr, dtype: Any, skip_nan: bool) -> tuple[tuple[str, Any], ...]:
-    work = _accumulator(dtype) if dtype is not None else _inexact(x.dtype)
-    return (("dtype", work.str), *((("skip_nan", True),) if skip_nan and x.dtype.kind in "fc" else ()))
+    kw = _carried_in(np.dtype(dtype) if dtype is not None else _inexact(x.dtype))
+    return tuple(sorted((kw | ({"skip_nan": True} if skip_nan and x.dtype.kind in "fc" else {})).items()))
 
 
 def _warn_if_empty(x: Expr, axis: Any, text: str) -> None:

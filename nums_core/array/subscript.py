@@ -121,7 +121,7 @@ def _item(i: Any) -> Any:
 
 
 def _array(i: Any) -> Any:
-    if isinstance(i, (list, tuple)):
+    if isinstance(i, (list, tuple, range)):
         made = asarray(i) if any(isinstance(v, Array) for v in i) else np.asarray(i)
         return made if made.size or isinstance(made, Array) else made.astype(np.intp)
     if hasattr(i, "__array__") or hasattr(i, "__array_interface__"):

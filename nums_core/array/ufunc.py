@@ -177,7 +177,7 @@ class Ufunc:
     def _on_lines(self, e: Expr, axes: Sequence[int], labels: tuple[Any, ...], chunks: Any, dtype: np.dtype,
                   function: Any) -> Array:
         """`function` of blocks that hold whole lines along `axes`."""
-        return Array(build.blockmap(Opaque(function), [build.uncut(e, axes)], [tuple(range(e.ndim))], labels,  # type: ignore[arg-type]
+        return Array(build.blockmap(Opaque(function), [build.uncut(e, axes)], [tuple(range(e.ndim))], labels,
                                     tuple(sum(c) for c in chunks), dtype, chunks, label=function.args[0].__name__))
 
 
@@ -202,7 +202,7 @@ def deliver(name: str, made: Array, out: Any, where: Any, casting: str) -> Any:
                              f"rule {casting!r}; give out= a wider dtype or casting='unsafe'")
     if where is not True:
         kind = where.dtype if hasattr(where, "dtype") else np.asarray(where).dtype
-        if kind != bool:
+        if kind.kind != "b":
             raise DTypeError(f"Cannot cast array data from {kind!r} to dtype('bool') according to the rule 'safe'; "
                              "compare it first, as in where=mask != 0")
         made = _apply("where", where, made, out if out is not None else np.zeros((), made.dtype)[()])

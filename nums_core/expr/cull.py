@@ -19,7 +19,8 @@ def cull(graph: TaskGraph) -> TaskGraph:
     needed = _needed(graph)
     if needed.all():
         return graph
-    families, renumbered, start = [], {}, 0
+    families: list[Family] = []
+    renumbered, start = {}, 0
     for k, f in enumerate(graph.families):
         mask = needed[f.start:f.stop]
         if mask.any():

@@ -43,7 +43,6 @@ class Lowering:
             elements = block_elements(node.chunks).reshape(-1)
         if np.isnan(np.sum(elements)):
             elements = self._at_most(node, np.asarray(elements), inputs)
-            kw["flop"] = np.nan_to_num(kw.get("flop", 0.0))
         kw.setdefault("out_bytes", elements * node.dtype.itemsize)
         family = self.builder.add(kernel, grid, inputs, label=label or node.op, line=node.line, **kw)
         return self.builder.ids(family)
@@ -158,7 +157,7 @@ def operand_ids(low: Lowering, operands: Sequence[Expr], program: Program, grid:
 def shows_extents(node: Expr, program: Program, chunks: Sequence[Sequence[int]]) -> bool:
     """Whether the operands alone show the full extent of every loop."""
     seen = set()
-    for arg, amap in zip(node.args, program.maps, strict=True):
+    for amap in program.maps:
         seen |= {loop for loop, a in enumerate(amap) if a is not None}
     return all(loop in seen or tuple(c) == (1,) for loop, c in enumerate(chunks))
 

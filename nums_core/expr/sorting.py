@@ -19,6 +19,8 @@ from nums_core.expr.grid import Chunks, normalize, uniform
 from nums_core.expr.node import Expr
 from nums_core.expr.opaque import Opaque
 
+POSITION_BYTES = np.dtype(np.intp).itemsize
+
 
 def fits(x: Expr, axes: Sequence[int]) -> bool:
     """Whether whole lines over `axes` go into a block, or lie in one already."""
@@ -56,11 +58,13 @@ def on_lines(function: Callable[..., Any], args: Sequence[Expr], axis: int, dtyp
 def sample_sort(x: Expr, axis: int, part: int) -> Expr:
     """The sorted values (part 0) or their positions (part 1) along a cut axis, stably, on the grid of `x`."""
     thin = single_lines(x, [axis])
-    sizes = x.chunks[axis]
-    if min(sizes[:-1]) < max(sizes) or sizes[-1] > sizes[0]:  # result blocks must be alike, for splitters to fit them
-        sizes = uniform(x.shape[axis], -(-x.shape[axis] // len(sizes)))
-    chunks = tuple(sizes if i == axis else c for i, c in enumerate(thin.chunks))
-    made = build.custom("sort.sort", [thin], (axis, part), x.shape, np.intp if part else x.dtype, chunks)
+    n, sizes = x.shape[axis], x.chunks[axis]
+    item = x.dtype.itemsize + (POSITION_BYTES if part else 0)
+    limit = max(config.get().block_bytes, x.dtype.itemsize * max(sizes)) // item
+    if max(sizes) > limit or min(sizes[:-1]) < max(sizes):  # values with their positions must not outgrow a block, and
+        alike = uniform(n, min(limit, -(-n // len(sizes))))  # result blocks must be alike, for splitters to fit them
+        thin = build.rechunk(thin, tuple(alike if i == axis else c for i, c in enumerate(thin.chunks)))
+    made = build.custom("sort.sort", [thin], (axis, part), x.shape, np.intp if part else x.dtype, thin.chunks)
     return build.rechunk(made, x.chunks)
 
 

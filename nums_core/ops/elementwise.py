@@ -5,12 +5,14 @@ The dtype rule of a ufunc is NumPy's own (`ufunc.resolve_dtypes`), NEP 50's weak
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nums_core.errors import DTypeError
-from nums_core.ops.op import Table, boolean, promote, real_of, same
+from nums_core.ops.op import Table, promote
 
 ELEMENTWISE = Table()
 
@@ -22,7 +24,7 @@ _HEAVY = {"exp": 8, "exp2": 8, "expm1": 12, "log": 8, "log2": 10, "log10": 10, "
 
 
 def ufunc_loop(f: np.ufunc, dtypes: tuple[Any, ...], dtype: Any = None, signature: tuple[Any, ...] | None = None,
-               casting: str = "same_kind") -> tuple[np.dtype, ...]:
+               casting: Any = "same_kind") -> tuple[np.dtype, ...]:
     """Operand and result dtypes of the loop NumPy would run."""
     dtypes = tuple(np.dtype(bool) if d is bool else d for d in dtypes)
     if dtype is not None:
@@ -30,6 +32,23 @@ def ufunc_loop(f: np.ufunc, dtypes: tuple[Any, ...], dtype: Any = None, signatur
     given: dict[str, Any] = {} if signature is None else {"signature": signature}
     try:
         return f.resolve_dtypes((*dtypes, *(None,) * f.nout), casting=casting, **given)
+    except TypeError as error:
+        raise DTypeError(f"{error}; cast an operand first, as in x.astype(float)") from None
+
+
+def _asked(function: Callable[..., Any]) -> Callable[..., np.dtype]:
+    """The dtype rule of a function that is no ufunc: what NumPy returns for one element."""
+    def rule(*kinds: Any, dtype: Any = None, **kw: Any) -> np.dtype:
+        return _ask(function, kinds, tuple(sorted(kw.items())))
+    return rule
+
+
+@functools.lru_cache(maxsize=1024)
+def _ask(function: Callable[..., Any], kinds: tuple[Any, ...], kw: tuple[tuple[str, Any], ...]) -> np.dtype:
+    operands = [k(1) if isinstance(k, type) else np.ones(1, k) for k in kinds]
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*operands, **dict(kw))).dtype
     except TypeError as error:
         raise DTypeError(f"{error}; cast an operand first, as in x.astype(float)") from None
 
@@ -52,15 +71,12 @@ for _n in sorted(vars(np)):  # not dir(np): getattr of its lazy submodules would
 ELEMENTWISE.row("cast", "blockwise", 1, lambda *d, dtype, **kw: np.dtype(dtype))
 ELEMENTWISE.row("where", "blockwise", 3, lambda c, a, b, **kw: promote(a, b), 2)
 ELEMENTWISE.row("user", "blockwise", -1, lambda *d, dtype, **kw: np.dtype(dtype), 10)
-ELEMENTWISE.row("round", "blockwise", 1, lambda d, **kw: np.dtype(np.float16) if d == bool else np.dtype(d), 4)
-ELEMENTWISE.row("real", "blockwise", 1, real_of)
-ELEMENTWISE.row("imag", "blockwise", 1, real_of)
-ELEMENTWISE.row("angle", "blockwise", 1, lambda d, **kw: np.result_type(real_of(d), np.float16)
-                if np.dtype(d).kind in "fc" else np.dtype(float), 24)
-ELEMENTWISE.row("i0", "blockwise", 1, lambda d, **kw: np.result_type(d, np.float64)
-                if np.dtype(d).kind not in "f" else np.dtype(d), 60)
-ELEMENTWISE.row("sinc", "blockwise", 1, lambda d, **kw: np.dtype(d) if np.dtype(d).kind in "fc"
-                else np.dtype(float), 16)
-ELEMENTWISE.row("nan_to_num", "blockwise", 1, same, 3)
-ELEMENTWISE.row("isclose", "blockwise", 2, boolean, 6)
+ELEMENTWISE.row("round", "blockwise", 1, _asked(np.round), 4)
+ELEMENTWISE.row("real", "blockwise", 1, _asked(np.real))
+ELEMENTWISE.row("imag", "blockwise", 1, _asked(np.imag))
+ELEMENTWISE.row("angle", "blockwise", 1, _asked(np.angle), 24)
+ELEMENTWISE.row("i0", "blockwise", 1, _asked(np.i0), 60)
+ELEMENTWISE.row("sinc", "blockwise", 1, _asked(np.sinc), 16)
+ELEMENTWISE.row("nan_to_num", "blockwise", 1, _asked(np.nan_to_num), 3)
+ELEMENTWISE.row("isclose", "blockwise", 2, _asked(np.isclose), 6)
 ELEMENTWISE.row("searchsorted", "blockwise", 2, lambda *d, **kw: np.dtype(np.intp), 30)

@@ -198,8 +198,9 @@ class GraphBuilder:
             counts = np.full(n, inputs.shape[1] if inputs.ndim == 2 else 0, np.int64)
         self._counts.append(counts)
         self._idx.append(np.ascontiguousarray(inputs, dtype=np.int64).reshape(-1))
-        self._bytes.append(np.broadcast_to(np.asarray(out_bytes, float), (n,)))
-        self._flop.append(np.broadcast_to(np.asarray(flop, float), (n,)))
+        # What depends on data and could not even be bounded counts as a megabyte and no work.
+        self._bytes.append(np.broadcast_to(np.nan_to_num(np.asarray(out_bytes, float), nan=1e6), (n,)))
+        self._flop.append(np.broadcast_to(np.nan_to_num(np.asarray(flop, float)), (n,)))
         self._home.append(np.broadcast_to(np.asarray(home, np.int32), (n,)))
         self.families.append(family)
         self.n_tasks += n

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 # Blocks larger than this on average are worth 0.3 us of accounting each.
 TRACK_BYTES = 32 * 2**10
 
+# How often a worker looks whether its run was stopped.
+POLL_S = 0.02
+
 Fail = Callable[[int, Exception, list[Any]], BaseException]
+Work = Iterable[tuple[int, list[int]]]  # tasks, each with the blocks that die with it
 
 
 class Engine:
@@ -58,8 +62,9 @@ class Engine:
         self.live_bytes = self._peak_bytes = 0.0
         self.tracked = table.mean_bytes >= TRACK_BYTES
         self.step: Callable[[float], None] = lambda seconds: None
-        self.check: Callable[[], None] = lambda: None  # raises where the run was told to stop
+        self.check: Callable[[], None] | None = None  # raises where the run was told to stop
         self._reached = 0
+        self._polled_s = 0.0
         self._lock = threading.Lock()
 
     # -- blocks -------------------------------------------------------------------------------------------------------
@@ -135,38 +140,49 @@ class Engine:
 
     def run_segment(self, segments: Segments, s: int, thread: int) -> None:
         began = time.perf_counter() - self.start_s
-        if thread == 0:
-            self.check()
-        tasks, frees = segments.tasks[s], segments.frees[s]
+        tasks = segments.tasks[s]
+        work: Work = zip(tasks, segments.frees[s], strict=True)
+        if self.check is not None and thread == 0:
+            work = self._polling(work)
         if self.store is not None:
-            self._run_counted(tasks, frees)
+            self._run_counted(work)
         elif self.tracked:
-            self._run_tracked(tasks, frees)
+            self._run_tracked(work)
         else:
-            self._run_free(tasks, frees)
+            self._run_free(work)
         label = self.graph.families[self.graph.family_of[tasks[0]]].label
         self.spans.append((label, self.worker, thread, began, time.perf_counter() - self.start_s, len(tasks)))
         self.step(segments.seconds[s])
 
-    def _run_free(self, tasks: list[int], frees: list[list[int]]) -> None:
+    def _polling(self, work: Work) -> Work:
+        """`work`, with a look from time to time whether to stop."""
+        assert self.check is not None
+        for item in work:
+            now = time.perf_counter()
+            if now - self._polled_s > POLL_S:
+                self._polled_s = now
+                self.check()
+            yield item
+
+    def _run_free(self, work: Work) -> None:
         blocks, outs, functions = self.blocks, self.outs, self.functions
         args, inputs = self.table.args, self.table.inputs
         t = -1
         try:
-            for t, dying in zip(tasks, frees, strict=True):
+            for t, dying in work:
                 blocks[t] = functions[t](args[t], [blocks[i] for i in inputs[t]], outs[t])
                 for b in dying:
                     blocks[b] = None
         except Exception as error:
             raise self.fail(t, error, [blocks[i] for i in inputs[t]]) from error
 
-    def _run_tracked(self, tasks: list[int], frees: list[list[int]]) -> None:
+    def _run_tracked(self, work: Work) -> None:
         blocks, outs, functions = self.blocks, self.outs, self.functions
         args, inputs = self.table.args, self.table.inputs
         live = most = 0.0
         t = -1
         try:
-            for t, dying in zip(tasks, frees, strict=True):
+            for t, dying in work:
                 block = blocks[t] = functions[t](args[t], [blocks[i] for i in inputs[t]], outs[t])
                 if outs[t] is None:
                     live += block_bytes(block)
@@ -185,10 +201,10 @@ class Engine:
                 self.live_bytes += live
                 self.memory.append((self.worker, time.perf_counter() - self.start_s, self.live_bytes))
 
-    def _run_counted(self, tasks: list[int], frees: list[list[int]]) -> None:
+    def _run_counted(self, work: Work) -> None:
         store, table = self.store, self.table
         assert store is not None
-        for t, dying in zip(tasks, frees, strict=True):
+        for t, dying in work:
             self._reached = max(self._reached, int(self.plan.position[t]))
             out, ids = self.outs[t], table.inputs[t]
             need = 0.0 if out is not None else table.need[t]

@@ -14,7 +14,8 @@ from nums_core.runtime.plan import Plan
 def _class_for(kind: type[Exception]) -> type[Exception]:
     """A KernelError that is also a `kind`, so that `except LinAlgError` still works."""
     try:
-        return type(f"KernelError({kind.__name__})", (KernelError, kind), {"__module__": KernelError.__module__})
+        return type(f"KernelError({kind.__name__})", (KernelError, kind),  # kinds whose text comes from attributes lack them
+                    {"__module__": KernelError.__module__, "__str__": Exception.__str__})
     except TypeError:  # two built-in layouts that do not combine
         return KernelError
 

@@ -19,9 +19,6 @@ WAVES = 16
 OPERANDS = 8  # of a task; further ones are not reckoned with
 
 
-_Price = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
 class Sweep:
     """A placement rule (see `policies.Rule`) with the loads it has made so far. Serves one placement."""
 
@@ -78,12 +75,12 @@ class Sweep:
         for k in range(1, len(at)):
             price = self._price(k, blocks, at, size, made)
             better = _less(price, best)
-            best = tuple(np.where(better, new, old) for new, old in zip(price, best, strict=True))
+            best = np.where(better, price, best)
             chosen[better] = at[k][better]
         return chosen
 
-    def _price(self, k: int, blocks: np.ndarray, at: np.ndarray, size: np.ndarray, made: np.ndarray) -> _Price:
-        """(F, bytes moved, load) of each task on the worker of its operand `k`."""
+    def _price(self, k: int, blocks: np.ndarray, at: np.ndarray, size: np.ndarray, made: np.ndarray) -> np.ndarray:
+        """(F, bytes moved, load) of each task on the worker of its operand `k`: float64 array, shape (3, tasks)."""
         d = at[k]
         moved, into = np.zeros(len(d)), self.into[d]
         out = np.full(len(d), self.out.max())
@@ -95,7 +92,9 @@ class Sweep:
                 into += cost
                 np.maximum(out, self.out[at[j]] + cost, out=out)
         load = self.mem[d]
-        return np.maximum(load + moved + made, self.mem.max()) + np.maximum(into, self.into.max()) + out, moved, load
+        F = (np.maximum(load + moved + made, self.mem.max())  # noqa: N806
+             + np.maximum(into, self.into.max()) + out)
+        return np.stack([F, moved, load])
 
     def _has(self, blocks: np.ndarray, dst: np.ndarray) -> np.ndarray:
         if not len(self.sent):
@@ -119,6 +118,6 @@ class Sweep:
         self.sent = np.sort(np.concatenate([self.sent, key]))
 
 
-def _less(a: _Price, b: _Price) -> np.ndarray:
+def _less(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Task by task: is `a` before `b` in lexical order?"""
     return (a[0] < b[0]) | (a[0] == b[0]) & ((a[1] < b[1]) | (a[1] == b[1]) & (a[2] < b[2]))

@@ -76,8 +76,7 @@ def _vector(e: Expr, order: Any, axes: tuple[int, ...], keepdims: bool) -> Array
         raise ValueError(f"Invalid norm order {order!r} for vectors; orders are numbers, inf and -inf")
     size = build.elementwise("absolute", [e])
     if order in (np.inf, -np.inf):
-        _refuse_empty(e, axes)
-        return Array(_reduced("max" if order > 0 else "min", size, axes, keepdims))
+        return Array(_extreme(size, order > 0, axes, keepdims))
     if order == 0:
         nonzero = build.cast(build.elementwise("not_equal", [e, 0]), size.dtype)
         return Array(_reduced("sum", nonzero, axes, keepdims))
@@ -91,10 +90,14 @@ def _vector(e: Expr, order: Any, axes: tuple[int, ...], keepdims: bool) -> Array
     return Array(build.cast(root, real(e.dtype)))
 
 
-def _refuse_empty(e: Expr, axes: tuple[int, ...]) -> None:
-    if any(e.shape[a] == 0 for a in axes) and 0 not in [e.shape[i] for i in range(e.ndim) if i not in axes]:
-        raise ValueError(f"zero-size array to reduction operation maximum which has no identity: shape {e.shape}; a norm "
-                         "of this order needs at least one element")
+def _extreme(e: Expr, largest: bool, axes: tuple[int, ...], keepdims: bool) -> Expr:
+    """The largest of non-negative values, 0 where there are none, or the smallest."""
+    if all(e.shape[a] for a in axes):
+        return _reduced("max" if largest else "min", e, axes, keepdims)
+    if not largest:
+        raise ValueError(f"zero-size array to reduction operation minimum which has no identity: shape {e.shape}; a norm "
+                         "of a negative order needs at least one element")
+    return _reduced("sum", e, axes, keepdims)
 
 
 # -- matrices ---------------------------------------------------------------------------------------------------------
@@ -104,9 +107,8 @@ def _matrix(e: Expr, order: Any, row: int, col: int, keepdims: bool) -> Array:
         return _vector(e, 2, tuple(sorted((row, col))), keepdims)
     if order in (1, -1, np.inf, -np.inf) and not isinstance(order, str):
         inner, outer = (row, col) if order in (1, -1) else (col, row)
-        _refuse_empty(e, (outer,))
         sums = _reduced("sum", build.elementwise("absolute", [e]), (inner,), True)
-        made = _reduced("max" if order > 0 else "min", sums, (outer,), True)
+        made = _extreme(sums, order > 0, (outer,), True)
     elif order in (2, -2) or order == "nuc":
         made = _of_singular_values(e, order, row, col)
     else:
@@ -120,10 +122,8 @@ def _matrix(e: Expr, order: Any, row: int, col: int, keepdims: bool) -> Array:
 def _of_singular_values(e: Expr, order: Any, row: int, col: int) -> Expr:
     kept = [i for i in range(e.ndim) if i not in (row, col)]
     s = svdvals(Array(build.transpose(e, [*kept, row, col]))).expr
-    if order != "nuc":
-        _refuse_empty(e, (row, col))
-    name = {2: "max", -2: "min"}.get(order, "sum")
-    made = _reduced(name, s, (s.ndim - 1,), False)
+    last = (s.ndim - 1,)
+    made = _reduced("sum", s, last, False) if order == "nuc" else _extreme(s, order == 2, last, False)
     source = [kept.index(i) if i in kept else None for i in range(e.ndim)]
     return build.axes(made, source, tuple(1 if s is None else e.shape[i] for i, s in enumerate(source)))
 

@@ -63,7 +63,7 @@ def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Array:
 
 def diagonal(x: Any, /, *, offset: int = 0) -> Array:
     """A diagonal of each matrix."""
-    from nums_core.array import manipulation
+    from nums_core.array import diagonals
 
     return diagonals.diagonal(x, offset, -2, -1)
 

@@ -137,10 +137,10 @@ def distribution(source: Stream, method: str, params: tuple[Any, ...], size: Any
 
 
 def check(method: str, params: tuple[Any, ...], options: tuple[tuple[str, Any], ...] = ()) -> Any:
-    """Let NumPy judge the parameters: draws nothing, raises NumPy's errors."""
+    """Let NumPy judge the parameters: draws one number, raises NumPy's errors."""
     generator = stream({"bit_generator": "Philox", "state": {"counter": [0] * 4, "key": [0, 0]}, "buffer": (0,) * 4,
                         "buffer_pos": 4, "has_uint32": 0, "uinteger": 0})
-    return getattr(generator, method)(*params, size=0, **dict(options))
+    return getattr(generator, method)(*params, size=1, **dict(options))
 
 
 def _with_arrays(source: Stream, method: str, params: tuple[Any, ...], size: Any, chunks: Any,

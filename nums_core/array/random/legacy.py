@@ -32,10 +32,10 @@ class RandomState(Generator):
 
     def set_state(self, state: Any) -> None:
         """Go back to what `get_state` gave."""
-        name, key, calls = state
-        if name != "Philox":
-            raise ValueError(f"the state is of a {name!r} generator; RandomState here takes what its own get_state() gave")
-        self._stream.key, self._stream.calls = tuple(key), calls
+        if len(state) != 3 or state[0] != "Philox":
+            raise ValueError(f"the state is that of a {state[0]!r} generator; set_state() takes what get_state() of this "
+                             "class gave")
+        self._stream.key, self._stream.calls = tuple(state[1]), state[2]
 
     def random_sample(self, size: Any = None, chunks: Any = "auto") -> Array:
         """Uniform on [0, 1)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,8 +103,8 @@ def _lower(low: Lowering, node: Expr) -> np.ndarray:
         counts.append(count)
         entries.append([list(zip(extents(w, n), p, _pads(w, n), strict=True))
                         for w, n, p in zip(windows, x.shape, found, strict=True)])
-    per_axis = [tuple((tuple(e[axis][i] for e in entries), trims[axis][i] if trims else None)
-                      for i in range(node.grid[axis])) for axis in range(node.args[0].ndim)]
+    per_axis: list[Any] = [tuple((tuple(e[axis][i] for e in entries), trims[axis][i] if trims else None)
+                                 for i in range(node.grid[axis])) for axis in range(node.args[0].ndim)]
     per_axis += [((),)] * (node.ndim - len(per_axis))  # axes that the function adds are in one block
     elements = block_elements(node.chunks).reshape(-1)
     plain = tuple((name, value_of(v)) for name, v in kwargs)

@@ -37,7 +37,7 @@ def _lower_cumulative(low: Lowering, node: Expr) -> np.ndarray:
 
 def _total_program(name: str, axis: int, work: str, skip_nan: bool, x: Expr) -> Program:
     row = SCANS[name]
-    kw = (("dtype", work),) if row in ("sum", "prod") else ()
+    kw = (("dtype", work),) if row in ("sum", "prod") and x.dtype.str != work else ()
     instrs: tuple[Instr, ...] = ()
     consts: tuple[object, ...] = ()
     if skip_nan:  # where(isnan(x), neutral, x)

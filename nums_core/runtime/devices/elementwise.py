@@ -57,7 +57,10 @@ def _where(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
 
 
 def _round(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
-    np.round(operands[0], out=out, **kw)
+    if out.dtype.kind in "iu":  # NumPy rounds integers to tens by way of floats, which it will not write into `out`
+        out[...] = np.round(operands[0], **kw)
+    else:
+        np.round(operands[0], out=out, **kw)
 
 
 def _user(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
@@ -72,7 +75,8 @@ for _name in sorted(vars(np)):  # not dir(np): getattr of its lazy submodules wo
             CALLS[_f.__name__] = _ufunc(_f)
         else:
             CALLS.update({f"{_f.__name__}.{k}": _nth_of(_f, k) for k in range(_f.nout)})
-CALLS |= {name: _unstrided(getattr(np, name)) for name in ("isfinite", "isinf", "isnan", "negative", "signbit")}
+UNSTRIDED = frozenset({"isfinite", "isinf", "isnan", "negative", "signbit"})
+CALLS |= {name: _unstrided(getattr(np, name)) for name in UNSTRIDED}
 CALLS |= {
     "cast": _cast,
     "where": _where,

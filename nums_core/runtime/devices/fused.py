@@ -19,7 +19,7 @@ import numpy as np
 from nums_core.ops.elementwise import UFUNCS
 from nums_core.ops.program import Program
 from nums_core.runtime.devices import scratch
-from nums_core.runtime.devices.elementwise import CALLS
+from nums_core.runtime.devices.elementwise import CALLS, UNSTRIDED
 
 # Working set of one tile over all its buffers: about half of a usual L2, so that inputs stream past it.
 TILE_BYTES = 256 * 1024
@@ -153,8 +153,8 @@ def _direct(program: Program) -> Callable[..., Any] | None:
     """The program as one Python function of its blocks, for small blocks; None where it is not all plain ufuncs.
 
     Tiny tasks spend their time in Python: straight-line code saves the loop, the lists and the dictionaries."""
-    if program.ndim == 0 or not program.instrs or any(i.kw or i.op not in UFUNCS or UFUNCS[i.op].nout != 1
-                                                      for i in program.instrs):
+    if program.ndim == 0 or not program.instrs or program.instrs[-1].op in UNSTRIDED or any(
+            i.kw or i.op not in UFUNCS or UFUNCS[i.op].nout != 1 for i in program.instrs):
         return None
     n = program.n_inputs
     names = [f"b[{k}]" for k in range(n)] + [f"c{k}" for k in range(len(program.consts))]
@@ -164,7 +164,7 @@ def _direct(program: Program) -> Callable[..., Any] | None:
         scope[f"f{k}"] = UFUNCS[instr.op]
         operands = ", ".join(names[a] for a in instr.args)
         last = k == len(program.instrs) - 1
-        lines.append(f"    return f{k}({operands}, out)" if last else f"    v{k} = f{k}({operands})")
+        lines.append(f"    return f{k}({operands}, out=out)" if last else f"    v{k} = f{k}({operands})")
         names.append(f"v{k}")
     exec("def direct(b, out):\n" + "\n".join(lines), scope)  # the text above holds nothing but the names made here
     return scope["direct"]

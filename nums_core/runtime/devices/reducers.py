@@ -115,7 +115,7 @@ class Mean(Reducer):
 
     def __init__(self, axes: tuple[int, ...], kw: dict[str, Any]) -> None:
         super().__init__(axes, kw)
-        self.skip_nan, self.dtype = kw.get("skip_nan", False), np.dtype(kw["dtype"])
+        self.skip_nan, self.dtype = kw.get("skip_nan", False), np.dtype(kw["dtype"]) if "dtype" in kw else None
 
     def direct(self, x: np.ndarray) -> bool:
         return not self.skip_nan
@@ -286,7 +286,8 @@ class Extremum(Reducer):
     def _extreme(self, lines: np.ndarray, extents: list[int], offsets: tuple[int, ...]) -> tuple[Any, Any]:
         local = (np.argmax if self.largest else np.argmin)(lines, axis=-1)[..., None]
         index = np.zeros_like(local)
-        for a, w in zip(self.axes, np.unravel_index(local, extents), strict=True):
+        where = np.unravel_index(local, extents) if extents else ()
+        for a, w in zip(self.axes, where, strict=True):
             index = index * self.kw["shape"][a] + w + offsets[a]
         return np.take_along_axis(lines, local, -1), index
 
