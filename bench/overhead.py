@@ -4,10 +4,12 @@
     python -m bench.overhead --ray [--workers 2]
 
 `add` gathers x + 1 into one array; `add, sum` reduces it to a number. Dask's libraries get fewer tasks, since their
-cost grows with the number and would take minutes. With --ray only nums_core runs, on a Ray cluster of its own.
+cost grows with the number and would take minutes. nums_core would read small blocks of a reduction together
+(`merge_bytes`); that is off here, so that every block is a task. With --ray only nums_core runs, on a Ray cluster of its own.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 
 import numpy
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="Ray workers")
     options = parser.parse_args()
     print(harness.heading())
+    os.environ["NUMS_MERGE_BYTES"] = "0"  # read by the processes that are started below
     results: dict[str, dict[str, harness.Timing]] = {name: {} for name in PROGRAMS}
     for name, program in PROGRAMS.items():
         for library in ["nums"] if options.ray else options.libs:

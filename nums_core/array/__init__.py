@@ -21,21 +21,28 @@ from nums_core.array.indexing import *
 from nums_core.array.io import *
 from nums_core.array.joining import *
 from nums_core.array.manipulation import *
+from nums_core.array.moving import *
 from nums_core.array.names import *
 from nums_core.array.overlap import *
 from nums_core.array.padding import *
+from nums_core.array.positions import *
 from nums_core.array.products import *
 from nums_core.array.quantiles import *
+from nums_core.array.ranges import *
 from nums_core.array.reductions import *
 from nums_core.array.scans import *
 from nums_core.array.searching import *
 from nums_core.array.sets import *
 from nums_core.array.sorting import *
 from nums_core.array.statistics import *
+from nums_core.array.stores import *
 
-_FAMILIES = ("assignment", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise", "gufunc",
-             "histograms", "indexing", "io", "joining", "manipulation", "names", "overlap", "padding", "products",
-             "quantiles", "reductions", "scans", "searching", "sets", "sorting", "statistics")
+_FAMILIES = (
+    "assignment", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise",
+    "gufunc", "histograms", "indexing", "io", "joining", "manipulation", "moving", "names", "overlap",
+    "padding", "positions", "products", "quantiles", "ranges", "reductions", "scans", "searching",
+    "sets", "sorting", "statistics", "stores",
+)
 _LAZY = ("fft", "lib", "linalg", "ma", "random", "stats")
 
 __all__ = ["Array", "from_array"]

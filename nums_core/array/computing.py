@@ -36,3 +36,6 @@ def persist(*arrays: Any, **kwargs: Any) -> tuple[Any, ...]:
 def explain(*arrays: Array) -> Any:
     """The Plan that `compute(*arrays)` would run."""
     return session.current().explain([a.expr for a in arrays])
+
+
+__all__ = ["compute", "explain", "jit", "last_report", "persist"]

@@ -1,4 +1,4 @@
-"""Making arrays: from data, filled, ranges, and arrays of positions. Nothing is computed or allocated here.
+"""Making arrays from data, and filled ones. Nothing is computed or allocated here.
 
 Every function takes `chunks` (as `Array.rechunk` does), and NumPy's `dtype`, `order` and `like`, dask's `name` and `meta`,
 and the array API's `device`. Blocks lie in C order, in the memory of this machine's processors, whatever the last ones say.
@@ -6,9 +6,8 @@ and the array API's `device`. Blocks lie in C order, in the memory of this machi
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,7 @@ from nums_core.array import array as _array
 from nums_core.array.array import Array, as_expr, from_array, known_expr
 from nums_core.errors import MissingBackendError
 from nums_core.expr import build
-from nums_core.expr.grid import Chunks, normalize
-from nums_core.expr.node import Const
+from nums_core.expr.grid import normalize
 
 _OPTIONS = frozenset({"order", "like", "meta", "name", "device", "subok", "backend", "inline_array", "asarray"})
 
@@ -112,6 +110,11 @@ def asarray_chkfinite(a: Any, dtype: Any = None, order: Any = None) -> Array:
 def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
     """An array with its own copy of the data of `a`."""
     return array(a)
+
+
+def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any = None) -> Array:
+    """`a` as an Array of that dtype. Memory order and alignment are the blocks' own business."""
+    return asarray(a, dtype)
 
 
 def frombuffer(buffer: Any, dtype: Any = float, count: int = -1, offset: int = 0, *, chunks: Any = "auto",
@@ -242,178 +245,6 @@ def ones_like(a: Any, dtype: Any = None, *, shape: Any = None, chunks: Any = Non
 empty_like = zeros_like
 
 
-# -- ranges -----------------------------------------------------------------------------------------------------------
-
-def arange(start: Any = None, stop: Any = None, step: Any = None, dtype: Any = None, *, chunks: Any = "auto",
-           **options: Any) -> Array:
-    """Evenly spaced values in [start, stop), `step` apart: start + i * step, with NumPy's rounding.
-
-    Datetimes and timedeltas work as in NumPy.
-    """
-    check_options("arange", options)
-    if start is None and stop is None:
-        raise TypeError("arange() requires stop to be specified; write arange(n) or arange(start, stop)")
-    start, stop, step = (_plain(v) for v in (start, stop, step))
-    if stop is None:
-        start, stop = (np.zeros((), np.asarray(start).dtype)[()] if np.asarray(start).dtype.kind == "m" else 0), start
-    start = 0 if start is None else start
-    if step is not None and step == 0:
-        raise ZeroDivisionError("division by zero: arange() needs a step other than 0")
-    kinds = [np.asarray(v).dtype for v in (start, stop, step) if v is not None]
-    if np.dtype(dtype).kind in "mM" or any(k.kind in "mM" for k in kinds):
-        return _time_range(start, stop, step, dtype, chunks)
-    step = 1 if step is None else step
-    dtype = np.dtype(dtype) if dtype is not None else np.result_type(np.int_, *kinds)
-    n = max(math.ceil((stop - start) / step), 0)
-    first, second = np.asarray(start).astype(dtype)[()], np.asarray(start + step).astype(dtype)[()]
-    wide = np.dtype(np.float32) if dtype == np.float16 else dtype
-    delta = wide.type(second) - wide.type(first) if dtype.kind != "b" else int(second) - int(first)
-    return _range("creation.arange", (Const(first, dtype), Const(delta, None), dtype.str), n, dtype, chunks)
-
-
-def _plain(v: Any) -> Any:
-    """A bound as a scalar; an Array is computed."""
-    return np.asarray(v)[()] if isinstance(v, (Array, np.ndarray)) else v
-
-
-def _time_range(start: Any, stop: Any, step: Any, dtype: Any, chunks: Any) -> Array:
-    """Datetimes and timedeltas count in the finest unit of what is given, or in that of `dtype`."""
-    moment = any(isinstance(v, (str, np.datetime64)) for v in (start, stop)) or np.dtype(dtype).kind == "M"
-    given = [np.asarray(v, "M8" if isinstance(v, str) else None) for v in (start, stop, step) if v is not None]
-    if dtype is None or np.datetime_data(dtype)[0] == "generic":
-        span = np.result_type(*(v.dtype.str.replace("M8", "m8") for v in given if v.dtype.kind in "mM"))
-    else:
-        span = np.dtype(np.dtype(dtype).str.replace("M8", "m8"))
-    dtype = np.dtype(span.str.replace("m8", "M8")) if moment else span
-    first, last = (np.asarray(v).astype(dtype).astype(np.int64).item() for v in (start, stop))
-    if moment and not isinstance(stop, (str, np.datetime64)):
-        last += first  # a timedelta or a number counts from the start
-    by = 1 if step is None else np.asarray(step).astype(span).astype(np.int64).item()
-    n = max(-((first - last) // by), 0)
-    return _range("creation.arange", (Const(first, np.int64), Const(by, np.int64), dtype.str), n, dtype, chunks)
-
-
-def _range(kernel: str, params: tuple[Any, ...], n: int, dtype: np.dtype, chunks: Any) -> Array:
-    return Array(build.create(kernel, params, (n,), dtype, normalize(chunks, (n,), dtype)))
-
-
-def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None,
-             axis: int = 0, *, chunks: Any = "auto", **options: Any) -> Any:
-    """`num` evenly spaced values from `start` to `stop`, with NumPy's rounding.
-
-    Parameters
-    ----------
-    start, stop : scalars, or arrays that broadcast; each pair makes one line along `axis`
-    endpoint : bool
-        Whether `stop` is the last value.
-    retstep : bool
-        Also return the distance between values.
-    """
-    check_options("linspace", options)
-    num = operator.index(num)
-    if num < 0:
-        raise ValueError(f"Number of samples, {num}, must be non-negative.")
-    lazy = isinstance(start, Array) or isinstance(stop, Array)
-    if not lazy and not np.ndim(start) and not np.ndim(stop):
-        made, step = _linspace_scalar(start, stop, num, endpoint, dtype, chunks)
-    else:
-        made, step = _linspace_lines(start, stop, num, endpoint, dtype, axis, chunks)
-    return (made, step) if retstep else made
-
-
-def _linspace_scalar(start: Any, stop: Any, num: int, endpoint: bool, dtype: Any, chunks: Any) -> tuple[Array, Any]:
-    first = np.linspace(start, stop, 1)
-    calc = first.dtype
-    dtype = np.dtype(dtype) if dtype is not None else calc
-    div = num - 1 if endpoint else num
-    begin, end = np.asarray(start), np.asarray(stop)
-    with np.errstate(all="ignore"):
-        delta = np.subtract(end, begin, dtype=calc)[()]
-        step = delta / div if div > 0 else None
-    last = Const(end, None) if endpoint and num > 1 else None
-    params = (Const(begin, None), Const(delta, None), None if step is None else Const(step, None), div, last, num,
-              calc.str, dtype.str)
-    return _range("creation.linspace", params, num, dtype, chunks), np.nan if step is None else step
-
-
-def _linspace_lines(start: Any, stop: Any, num: int, endpoint: bool, dtype: Any, axis: int,
-                    chunks: Any) -> tuple[Array, Any]:
-    from nums_core.array import elementwise
-
-    start, stop = asarray(start), asarray(stop)
-    calc = np.result_type(start.dtype, stop.dtype, float if start.dtype.kind not in "fc" and stop.dtype.kind not in "fc"
-                          else start.dtype)
-    if calc.kind not in "fc":
-        calc = np.dtype(float)
-    delta = elementwise.subtract(stop, start, dtype=calc)
-    div = num - 1 if endpoint else num
-    index = _upright(arange(num, dtype=calc), delta.ndim)
-    if div > 0:
-        step: Any = delta / div
-        y = elementwise.where(step == 0, index / div * delta, index * step)
-    else:
-        step, y = np.nan, index * delta
-    y = y + start
-    if endpoint and num > 1:
-        y = elementwise.where(index == num - 1, stop.astype(y.dtype), y)
-    if dtype is not None:
-        y = (elementwise.floor(y) if np.dtype(dtype).kind in "iu" else y).astype(dtype)
-    y = _first_to(y, axis)
-    return (y if isinstance(chunks, str) and chunks == "auto" else y.rechunk(chunks)), step
-
-
-def _upright(line: Array, ndim: int) -> Array:
-    """A line along the first axis, with `ndim` axes of extent 1 behind it."""
-    n = line.shape[0]
-    return Array(build.axes(line.expr, (0, *(None,) * ndim), (n, *(1,) * ndim)))
-
-
-def _first_to(x: Array, axis: int) -> Array:
-    (axis,) = build.normalize_axes(axis, x.ndim)
-    return Array(build.transpose(x.expr, (*range(1, axis + 1), 0, *range(axis + 1, x.ndim))))
-
-
-def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, dtype: Any = None,
-             axis: int = 0, *, chunks: Any = "auto", **options: Any) -> Array:
-    """`base` to the power of `linspace(start, stop, num)`."""
-    from nums_core.array import elementwise
-
-    if not isinstance(base, Array) and np.ndim(base):
-        base = asarray(base)
-    if isinstance(base, Array) and base.ndim:
-        start, stop = (v + 0 * base for v in (asarray(start), asarray(stop)))
-        base = base[(slice(None),) * (axis % (base.ndim + 1)) + (None,)]
-    y = elementwise.power(base, linspace(start, stop, num, endpoint, axis=axis, chunks=chunks, **options))
-    return y if dtype is None else y.astype(dtype)
-
-
-def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0, *,
-              chunks: Any = "auto", **options: Any) -> Array:
-    """`num` values from `start` to `stop` with a constant ratio.
-
-    Raises
-    ------
-    ValueError
-        An end is zero.
-    """
-    from nums_core.array import elementwise
-
-    start, stop = np.asarray(start), np.asarray(stop)
-    if (start == 0).any() or (stop == 0).any():
-        raise ValueError("Geometric sequence cannot include zero; start from a small number of the sign you mean")
-    calc = np.result_type(start, stop, float(num), np.zeros((), dtype))
-    start, stop = np.broadcast_arrays(start.astype(calc), stop.astype(calc))
-    sign = np.sign(start)
-    first, last = start / sign, stop / sign
-    y = logspace(np.log10(first), np.log10(last), num, endpoint, dtype=calc, **options)
-    index = _upright(arange(num), start.ndim)
-    y = elementwise.where(index == 0, first[()], y)
-    if endpoint and num > 1:
-        y = elementwise.where(index == num - 1, last[()], y)
-    y = _first_to(y * sign[()], axis).astype(calc if dtype is None else dtype)
-    return y if isinstance(chunks, str) and chunks == "auto" else y.rechunk(chunks)
-
-
 # -- diagonals --------------------------------------------------------------------------------------------------------
 
 def eye(N: int, M: Any = None, k: int = 0, dtype: Any = float, *, chunks: Any = "auto", **options: Any) -> Array:  # noqa: N803
@@ -437,134 +268,8 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = float, *, chunks:
     return Array(build.create("creation.tri", (operator.index(k), dtype.str), shape, dtype,
                               normalize(chunks, shape, dtype)))
 
-
-def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:  # noqa: N803
-    """Powers of the elements of `x` as columns: x**(N-1), ..., x, 1 (the other way round if `increasing`).
-
-    Powers are taken directly, not by running products, so the last bits may differ from NumPy's.
-    """
-    from nums_core.array import elementwise
-
-    x = asarray(x)
-    if x.ndim != 1:
-        raise ValueError(f"x must be a one-dimensional array or sequence; it has shape {x.shape}: use x.ravel()")
-    n = x.shape[0] if N is None else operator.index(N)
-    powers = np.arange(n) if increasing else np.arange(n)[::-1]
-    dtype = np.promote_types(x.dtype, int)
-    return elementwise.power(x.astype(dtype)[:, None], asarray(powers.astype(int))[None, :]).astype(dtype)
-
-
-# -- positions --------------------------------------------------------------------------------------------------------
-
-def _index(axis: int, shape: tuple[int, ...], dtype: Any, chunks: Chunks) -> Array:
-    """The position along `axis` of every element."""
-    return Array(build.create("index", (axis, np.dtype(dtype).str), shape, dtype, chunks))
-
-
-def indices(dimensions: Any, dtype: Any = int, sparse: bool = False, *, chunks: Any = "auto") -> Any:
-    """Positions along every axis: shape (ndim, *dimensions), or with `sparse` a tuple of arrays that broadcast."""
-    shape, dtype = shape_of(dimensions), np.dtype(dtype)
-    if sparse:
-        return tuple(_mesh(arange(n, dtype=dtype).expr, k, shape, (), True) for k, n in enumerate(shape))
-    cut = normalize(chunks, shape, dtype)
-    if not shape:
-        return zeros((0,), dtype)
-    parts = [build.axes(_index(k, shape, dtype, cut).expr, (None, *range(len(shape))), (1, *shape))
-             for k in range(len(shape))]
-    return Array(build.concatenate(parts, 0))
-
-
-def fromfunction(function: Callable[..., Any], shape: Any = None, dtype: Any = float, *, chunks: Any = "auto",
-                 **kwargs: Any) -> Array:
-    """`function(i, j, ...)` of the positions of the elements, called once a block with arrays of the block's shape.
-
-    Parameters
-    ----------
-    function : callable
-        Elementwise: it sees one block of positions at a time.
-    shape : int or tuple of int
-    dtype : dtype
-        Of the positions, as in NumPy; the result's is found by calling `function` once on a single position.
-    """
-    from nums_core.array import blocks
-
-    if shape is None:
-        raise TypeError("fromfunction() needs the shape of the result; write fromfunction(f, shape=(3, 4))")
-    shape = shape_of(shape)
-    cut = normalize(chunks, shape, dtype)
-    return blocks.map_blocks(_Filling(function), *[_index(k, shape, dtype, cut) for k in range(len(shape))], **kwargs)
-
-
-class _Filling:
-    """A function whose scalar results fill the block."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def __call__(self, *blocks: np.ndarray, **kwargs: Any) -> Any:
-        made = np.asanyarray(self.function(*blocks, **kwargs))
-        return made if made.ndim else np.broadcast_to(made, blocks[0].shape if blocks else ())
-
-
-def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy", **options: Any) -> tuple[Array, ...]:
-    """Coordinate arrays from lines: result k runs along line k and is constant along the others.
-
-    Parameters
-    ----------
-    sparse : bool
-        Leave the constant axes at extent 1; they broadcast.
-    indexing : "xy" (the first two axes are swapped) or "ij"
-    """
-    if options:
-        raise TypeError(f"meshgrid() got an unexpected keyword argument {next(iter(options))!r}; it takes copy, sparse "
-                        "and indexing")
-    if indexing not in ("xy", "ij"):
-        raise ValueError(f"Valid values for `indexing` are 'xy' and 'ij'; got {indexing!r}")
-    lines = [known_expr(x) for x in xi]
-    flat = [Array(e).ravel().expr if e.ndim != 1 else e for e in lines]
-    order = list(range(len(flat)))
-    if indexing == "xy" and len(flat) > 1:
-        order[:2] = [1, 0]
-    shape, chunks = tuple(flat[k].shape[0] for k in order), tuple(flat[k].chunks[0] for k in order)
-    return tuple(_mesh(e, order.index(k), shape, chunks, sparse) for k, e in enumerate(flat))
-
-
-def _mesh(line: Any, axis: int, shape: tuple[int, ...], chunks: Chunks, sparse: bool) -> Array:
-    source = tuple(0 if i == axis else None for i in range(len(shape)))
-    if sparse:
-        return Array(build.axes(line, source, tuple(n if i == axis else 1 for i, n in enumerate(shape))))
-    return Array(build.axes(line, source, shape, chunks))
-
-
-class _Grid:
-    """`mgrid[0:3, 0:2]` and `ogrid[...]`: coordinates written as slices; an imaginary step counts points."""
-
-    def __init__(self, sparse: bool) -> None:
-        self.sparse = sparse
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            return self._line(key)
-        lines: Sequence[Array] = [self._line(s) for s in key]
-        dtype = np.result_type(*(x.dtype for x in lines)) if lines else np.dtype(int)
-        grids = meshgrid(*[x.astype(dtype) for x in lines], sparse=self.sparse, indexing="ij")
-        if self.sparse:
-            return grids
-        return Array(build.concatenate([build.axes(g.expr, (None, *range(g.ndim)), (1, *g.shape)) for g in grids], 0))
-
-    def _line(self, s: slice) -> Array:
-        start, step = 0 if s.start is None else s.start, 1 if s.step is None else s.step
-        if isinstance(step, (complex, np.complexfloating)):
-            return linspace(start, s.stop, int(np.abs(step)))
-        return arange(start, s.stop, step)
-
-
-mgrid = _Grid(sparse=False)
-ogrid = _Grid(sparse=True)
-
 __all__ = [
-    "arange", "array", "asanyarray", "asarray", "asarray_chkfinite", "ascontiguousarray", "asfortranarray", "copy",
-    "empty", "empty_like", "eye", "from_delayed", "from_dlpack", "frombuffer", "fromfunction", "fromiter",
-    "fromstring", "full", "full_like", "geomspace", "identity", "indices", "linspace", "logspace", "meshgrid", "mgrid",
-    "ogrid", "ones", "ones_like", "tri", "vander", "zeros", "zeros_like",
+    "array", "asanyarray", "asarray", "asarray_chkfinite", "ascontiguousarray", "asfortranarray", "copy", "empty",
+    "empty_like", "eye", "from_delayed", "from_dlpack", "frombuffer", "fromiter", "fromstring", "full", "full_like",
+    "identity", "ones", "ones_like", "require", "tri", "zeros", "zeros_like",
 ]

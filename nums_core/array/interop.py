@@ -20,7 +20,7 @@ from nums_core.errors import ImplicitComputeError
 
 API_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
 _MODULES = {"numpy": "nums_core.array", "numpy.linalg": "nums_core.array.linalg", "numpy.fft": "nums_core.array.fft",
-            "numpy.lib.stride_tricks": "nums_core.array.overlap"}
+            "numpy.lib.stride_tricks": "nums_core.array.lib.stride_tricks"}
 
 
 # -- ufuncs -----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Where NumPy's own takes arrays (`result_type`, `can_cast`, ...) the one here loo
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype:
     return np.result_type(*map(_dtype_of, arrays_and_dtypes))
 
 
-def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:  # type: ignore[valid-type]
+def can_cast(from_: Any, to: Any, casting: Any = "safe") -> builtins.bool:
     """Whether `from_`, a dtype or an array, may be cast to `to` under NumPy's rule."""
     return np.can_cast(_dtype_of(from_), _dtype_of(to), casting)
 
@@ -132,12 +133,12 @@ def common_type(*arrays: Any) -> Any:
     return np.common_type(*(np.empty(0, as_expr(a).dtype) for a in arrays))
 
 
-def isdtype(dtype: Any, kind: Any) -> bool:  # type: ignore[valid-type]
+def isdtype(dtype: Any, kind: Any) -> builtins.bool:
     """Whether a dtype is of a kind of the array API's ("real floating", "integral", ...)."""
     return np.isdtype(np.dtype(dtype), kind)
 
 
-def issubdtype(arg1: Any, arg2: Any) -> bool:  # type: ignore[valid-type]
+def issubdtype(arg1: Any, arg2: Any) -> builtins.bool:
     """Whether the first dtype lies below the second in NumPy's hierarchy."""
     return np.issubdtype(_dtype_of(arg1), _dtype_of(arg2))
 
@@ -152,27 +153,27 @@ def iinfo(type: Any) -> Any:  # noqa: A002
     return np.iinfo(_dtype_of(type))
 
 
-def isscalar(element: Any) -> bool:  # type: ignore[valid-type]
+def isscalar(element: Any) -> builtins.bool:
     """Whether `element` is a number, text or NumPy scalar; a 0-d array is not."""
     return np.isscalar(element)
 
 
-def iscomplexobj(x: Any) -> bool:  # type: ignore[valid-type]
+def iscomplexobj(x: Any) -> builtins.bool:
     """Whether the dtype is complex, whatever the values."""
     return as_expr(x).dtype.kind == "c"
 
 
-def isrealobj(x: Any) -> bool:  # type: ignore[valid-type]
+def isrealobj(x: Any) -> builtins.bool:
     """Whether the dtype is not complex."""
     return not iscomplexobj(x)
 
 
-def isfortran(a: Any) -> bool:  # type: ignore[valid-type]
+def isfortran(a: Any) -> builtins.bool:
     """False: blocks have no memory order that could be relied on."""
     return False
 
 
-def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:  # type: ignore[valid-type]
+def shares_memory(a: Any, b: Any, max_work: Any = None) -> builtins.bool:
     """False for Arrays: a change of one is never seen through another."""
     return not (isinstance(a, Array) or isinstance(b, Array)) and np.shares_memory(a, b, max_work)
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from nums_core import config
 from nums_core.array.array import Array, known_expr
 from nums_core.errors import ShapeError
 from nums_core.expr import build
+from nums_core.expr.grid import uniform
 from nums_core.expr.node import Expr
 
 
@@ -49,6 +51,7 @@ def contract(a: Expr, la: str, b: Expr, lb: str, lc: str) -> Expr:
     b, lb = _without_stretched(b, lb, a, la)
     a, la = sum_labels(a, la, lb + lc)
     b, lb = sum_labels(b, lb, la + lc)
+    a, b = _bounded(a, la, b, lb, lc)
     if any(x not in lc for x in la + lb):
         return build.contract(a, b, la, lb, lc)
     x, y = (expand(e, names, lc) for e, names in ((a, la), (b, lb)))
@@ -62,6 +65,30 @@ def _without_stretched(a: Expr, la: str, b: Expr, lb: str) -> tuple[Expr, str]:
         return a, la
     keep = [i for i in range(a.ndim) if i not in drop]
     return build.axes(a, keep, tuple(a.shape[i] for i in keep)), "".join(la[i] for i in keep)
+
+
+def _bounded(a: Expr, la: str, b: Expr, lb: str, lc: str) -> tuple[Expr, Expr]:
+    """`a` and `b` cut so that a block of the result is no larger than the largest of theirs, or a usual block: an outer
+    product of two vectors in blocks would otherwise have blocks of a square of that size."""
+    cuts: dict[str, tuple[int, ...]] = {}
+    operands = sorted(((a, la), (b, lb)), key=lambda p: -math.prod(p[0].shape) * p[0].dtype.itemsize)
+    for x, names in operands:
+        for name, c in zip(names, x.chunks, strict=True):
+            cuts.setdefault(name, c)
+    item = np.result_type(a.dtype, b.dtype).itemsize
+    limit = max(config.get().block_bytes, *(item * math.prod(max(cuts[x], default=0) for x in names) for names in (la, lb)))
+    most = {x: max(cuts[x], default=0) for x in lc}
+    if item * math.prod(most.values()) <= limit:
+        return a, b
+    pieces = dict.fromkeys(lc, 1)
+    while item * math.prod(-(-n // pieces[x]) for x, n in most.items()) > limit:
+        longest = max(lc, key=lambda x: most[x] / pieces[x])
+        if most[longest] <= pieces[longest]:
+            break
+        pieces[longest] *= 2
+    for x, k in pieces.items():
+        cuts[x] = tuple(part for n in cuts[x] for part in uniform(n, max(1, -(-n // k))))
+    return build.rechunk(a, tuple(cuts[x] for x in la)), build.rechunk(b, tuple(cuts[x] for x in lb))
 
 
 def sum_labels(a: Expr, la: str, wanted: str) -> tuple[Expr, str]:

@@ -20,6 +20,8 @@ from nums_core.expr.node import Expr
 from nums_core.ops.elementwise import UFUNCS
 from nums_core.ops.scans import SCANS
 
+ACCUMULATES = frozenset(SCANS)
+
 
 def accumulate(name: str, array: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Array:
     """`numpy.<name>.accumulate`: running result of a ufunc along `axis`.

@@ -141,7 +141,7 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
         return Array(sorting.on_lines(_lexsort, rows, axis, np.intp, "lexsort"))
     from nums_core.array.indexing import take_along_axis
 
-    order = argsort(rows[0], axis=axis)
+    order = argsort(Array(rows[0]), axis=axis)
     for row in rows[1:]:
         order = take_along_axis(order, argsort(take_along_axis(Array(row), order, axis), axis=axis), axis)
     return order

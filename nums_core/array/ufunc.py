@@ -129,9 +129,9 @@ class Ufunc:
         from nums_core.array import reductions, scans
 
         self._check_binary("accumulate")
-        e = known_expr(array)
-        if self.name in getattr(scans, "ACCUMULATES", ()):
+        if self.name in scans.ACCUMULATES:
             return scans.accumulate(self.name, array, axis=axis, dtype=dtype, out=out)
+        e = known_expr(array)
         axes = build.normalize_axes(axis, e.ndim)
         result = self.ufunc.accumulate(np.ones((1,) * e.ndim, e.dtype), axis=axis, dtype=dtype).dtype
         made = self._on_lines(build.uncut(e, axes), axes, tuple(range(e.ndim)), build.uncut(e, axes).chunks, result,

@@ -60,7 +60,7 @@ def sample_sort(x: Expr, axis: int, part: int) -> Expr:
     thin = single_lines(x, [axis])
     n, sizes = x.shape[axis], x.chunks[axis]
     item = x.dtype.itemsize + (POSITION_BYTES if part else 0)
-    limit = max(config.get().block_bytes, x.dtype.itemsize * max(sizes)) // item
+    limit = max(1, max(config.get().block_bytes, x.dtype.itemsize * max(sizes)) // item)
     if max(sizes) > limit or min(sizes[:-1]) < max(sizes):  # values with their positions must not outgrow a block, and
         alike = uniform(n, min(limit, -(-n // len(sizes))))  # result blocks must be alike, for splitters to fit them
         thin = build.rechunk(thin, tuple(alike if i == axis else c for i, c in enumerate(thin.chunks)))

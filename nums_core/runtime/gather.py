@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -54,3 +56,63 @@ class Destination:
         if not level:
             return np.empty([0] * len(grid), self.output.dtype)
         return level[0].astype(self.output.dtype, copy=False)
+
+
+class Appended:
+    """An output whose extent along axis 0 depends on data: blocks go to their place as soon as it is known.
+
+    The array is made for the most that there can be; memory that nobody touches costs nothing, and the rest is given
+    back at the end. So results are never held twice. Safe to use from several threads.
+    """
+
+    def __init__(self, output: Output, most_bytes: float) -> None:
+        self.output, (rows, *columns) = output, output.chunks
+        self.slices = list(itertools.product(*chunk_slices(tuple(columns))))
+        self.row = tuple(int(sum(c)) for c in columns)
+        self.n_rows = len(rows)
+        row_bytes = np.dtype(output.dtype).itemsize * math.prod(self.row)
+        try:
+            self.array = np.empty((int(most_bytes // max(row_bytes, 1)) + 1, *self.row), output.dtype)
+        except MemoryError:
+            self.array = np.empty((0, *self.row), output.dtype)
+        self.lock = threading.Lock()
+        self.starts = [0]  # of grid rows, as far as they are known
+        self.heights: dict[int, int] = {}
+        self.waiting: dict[int, list[tuple[int, np.ndarray]]] = {}
+        self.beyond: list[tuple[int, int, np.ndarray]] = []  # what the guess of the size was too small for
+
+    @staticmethod
+    def takes(output: Output) -> bool:
+        """Whether an output is one of these: several blocks, of unknown extents along axis 0 alone."""
+        return output.unknown and math.prod(map(len, output.chunks)) > 1 and not any(
+            math.isnan(c) for sizes in output.chunks[1:] for c in sizes)
+
+    def add(self, k: int, block: np.ndarray) -> None:
+        """Block `k`, in C order of the grid, is made."""
+        row, column = divmod(k, len(self.slices))
+        with self.lock:
+            self.heights[row] = len(block)
+            self.waiting.setdefault(row, []).append((column, block))
+            while len(self.starts) - 1 in self.heights:
+                self.starts.append(self.starts[-1] + self.heights[len(self.starts) - 1])
+            known = [r for r in self.waiting if r < len(self.starts)]
+            ready = [(self.starts[r], c, b) for r in known for c, b in self.waiting.pop(r)]
+            for piece in [p for p in ready if p[0] + len(p[2]) > len(self.array)]:
+                ready.remove(piece)
+                self.beyond.append(piece)
+        self._write(ready)
+
+    def _write(self, pieces: list[tuple[int, int, np.ndarray]]) -> None:
+        for start, column, block in pieces:
+            self.array[(slice(start, start + len(block)), *self.slices[column])] = block
+
+    def finish(self) -> np.ndarray:
+        """The result; all blocks are added."""
+        n = self.starts[self.n_rows]
+        if self.beyond:
+            short, self.array = self.array, np.empty((n, *self.row), self.output.dtype)
+            self.array[:min(len(short), n)] = short[:n]
+            self._write(self.beyond)
+        else:
+            self.array.resize((n, *self.row), refcheck=False)  # no view of it is alive
+        return self.array

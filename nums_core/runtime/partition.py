@@ -406,19 +406,7 @@ def phases(g: TaskGraph, worker: np.ndarray, window: np.ndarray) -> np.ndarray:
         if a == b:
             continue
         producer, consumer = g.in_idx[a:b], g.consumer_of_edge[a:b]
-        if producer.max() >= f.start:
-            _phases_in_turn(g, worker, window, phase, f)
-            continue
         value = phase[producer] + (worker[producer] != worker[consumer])
         value[(window[producer] != window[consumer]) | g.is_leaf[producer]] = 0
         np.maximum.at(phase, consumer, value)
     return phase
-
-
-def _phases_in_turn(g: TaskGraph, worker: np.ndarray, window: np.ndarray, phase: np.ndarray, f: Family) -> None:
-    """For a family whose tasks read one another."""
-    for t in range(f.start, f.stop):
-        i = g.inputs(t)
-        i = i[(window[i] == window[t]) & ~g.is_leaf[i]]
-        if len(i):
-            phase[t] = int((phase[i] + (worker[i] != worker[t])).max())

@@ -32,7 +32,7 @@ class Progress:
         if now - self.start > WAIT_S and now - self.shown > EVERY_S:
             self.shown = now
             part = min(self.done_s / self.total_s, 1.0)
-            bar = "#" * int(30 * part)
+            bar = "#" * round(30 * part)
             elapsed = now - self.start
             left = format_seconds(elapsed * (1 - part) / part) if part > 0.01 else "?"
             self.stream.write(f"\r[{bar:<30}] {100 * part:3.0f} %  {self.n_tasks} tasks  "

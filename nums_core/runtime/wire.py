@@ -75,7 +75,8 @@ def _joinable(dtype: np.dtype) -> bool:
 
 def _carrier(dtype: np.dtype) -> np.dtype | None:
     """The integers that carry a dtype which pickle would copy; None where it need not be carried."""
-    if dtype.kind in "mMV" and dtype.names is None and not dtype.hasobject and dtype.itemsize in (1, 2, 4, 8):
+    extension = dtype.kind in "mMV" or dtype.isbuiltin == 2
+    if extension and dtype.names is None and _joinable(dtype) and dtype.itemsize in (1, 2, 4, 8):
         return np.dtype(f"u{dtype.itemsize}")
     return None
 

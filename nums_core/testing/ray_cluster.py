@@ -17,7 +17,6 @@ from typing import Any
 
 from nums_core.errors import MissingBackendError
 
-
 # A dead node is noticed within some 3 s instead of 15.
 QUICK = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 

@@ -114,7 +114,7 @@ def test_a_budget_holds_and_the_rest_is_spilled(tmp_path):
     assert report.spilled_bytes >= 17 * MIB and report.unspilled_bytes >= 17 * MIB
     assert report.peak_bytes[0] <= 6 * MIB and peak < 8 * MIB
     assert max(n for *_, n in report.memory) <= 6 * MIB
-    assert not [p for p in tmp_path.rglob("*.blk*")]
+    assert not list(tmp_path.rglob("*.blk*"))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -128,7 +128,7 @@ def test_a_full_disk(tmp_path, monkeypatch, threads):
         patch.setattr(store_module, "_write", full)
         with pytest.raises(SpillError, match="spill_dir"):
             executor.run(plan, [np.zeros(12 * MIB // 8)], outputs)
-        assert not [p for p in tmp_path.rglob("*.blk*")]
+        assert not list(tmp_path.rglob("*.blk*"))
     plan, outputs = chain(executor, 1, 2, function=slow)
     np.testing.assert_array_equal(executor.run(plan, [np.zeros(2000)], outputs)[0][0], np.ones(2000))
     executor.close()
@@ -156,7 +156,7 @@ def test_kept_blocks_may_be_on_the_disk(tmp_path):
         np.testing.assert_array_equal(np.concatenate(executor.fetch(held)), -x)
         del held
         gc.collect()
-        assert not [p for p in tmp_path.rglob("*.blk*")]
+        assert not list(tmp_path.rglob("*.blk*"))
 
 
 def test_kept_blocks_die_with_their_handle():

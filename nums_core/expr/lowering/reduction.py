@@ -20,7 +20,7 @@ from nums_core.expr.node import Expr
 from nums_core.ops.elementwise import ELEMENTWISE
 from nums_core.ops.program import Program, Reduction
 from nums_core.ops.reductions import REDUCTIONS, STATE_ARRAYS, TILED
-from nums_core.ops.taskgraph import Kernel
+from nums_core.ops.taskgraph import AxisArgs, Kernel, ListArgs
 
 # Blocks smaller than this are read again sooner than a state is picked from several.
 SHARE_BYTES = 1 << 20
@@ -35,25 +35,31 @@ def lower_reduction(low: Lowering, node: Expr) -> np.ndarray:
     if len(group) > 1:
         partial = _shared_states(low, node, group)
     elif all(len(chunks[i]) == 1 for i in reduction.axes):
-        made = _states(low, node, [node], Kernel("fused", (program, finish)), _result_bytes(node), program.label())
-        return made.reshape(node.grid)
+        return _states(low, node, [node], Kernel("fused", (program, finish)), _result_bytes(node), program.label(),
+                       node.grid)
     else:
         partial = _states(low, node, [node], Kernel("fused", (program,)), _state_bytes(node), program.label())
     return combine(low, node, partial, reduction.axes, tuple(reduction), finish)
 
 
-def _states(low: Lowering, node: Expr, group: Sequence[Expr], kernel: Kernel, out_bytes: np.ndarray,
-            label: str) -> np.ndarray:
-    """The family that runs `kernel` over the blocks of the operands of `node`."""
+def _states(low: Lowering, node: Expr, group: Sequence[Expr], kernel: Kernel, out_bytes: np.ndarray, label: str,
+            as_grid: tuple[int, ...] | None = None) -> np.ndarray:
+    """The family that runs `kernel` over the blocks of the operands of `node`, in the shape of their grid or of one with
+    as many blocks."""
     program, chunks, _ = node.params
     grid = tuple(map(len, chunks))
     elements = block_elements(chunks).reshape(-1)
     flop = sum(ELEMENTWISE[i.op].flop for i in program.instrs) + sum(
         REDUCTIONS[n.params[0].reduction.name].flop for n in group)
     placed = any(n.params[0].reduction.name in ("argmax", "argmin") for n in group)
-    args = position_args(chunks) if placed or not shows_extents(node, program, chunks) else None
-    return low.add(node, kernel, grid, operand_ids(low, node.args, program, grid), elements=elements,
-                   out_bytes=np.nan_to_num(out_bytes, nan=1.0), flop=elements * flop, args=args, label=label)
+    args: AxisArgs | ListArgs | None = None
+    if placed or not shows_extents(node, program, chunks):
+        args = position_args(chunks)
+        if as_grid is not None and as_grid != grid:
+            args = ListArgs(tuple(args))
+    inputs = operand_ids(low, node.args, program, grid)
+    return low.add(node, kernel, as_grid if as_grid is not None else grid, inputs, elements=elements, args=args,
+                   out_bytes=np.nan_to_num(out_bytes, nan=1.0), flop=elements * flop, label=label)
 
 
 def _state_bytes(node: Expr) -> np.ndarray:

@@ -25,7 +25,7 @@ from nums_core.runtime.engine import Engine
 from nums_core.runtime.executors.base import Held, Output, viewed
 from nums_core.runtime.failure import kernel_error
 from nums_core.runtime.footprint import check_budget, peak_bytes
-from nums_core.runtime.gather import Destination
+from nums_core.runtime.gather import Appended, Destination
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.progress import Progress
 from nums_core.runtime.report import Report
@@ -157,17 +157,33 @@ class _Run:
                 donated.update(ids)
         return donated
 
-    def _bind_outputs(self) -> list[Destination | None]:
+    def _bind_outputs(self) -> list[Destination | Appended | None]:
         """The array of each output that is not kept; None also where an earlier output is the same family."""
-        destinations: list[Destination | None] = []
+        destinations: list[Destination | Appended | None] = []
         seen: set[int] = set()
         for output, index in zip(self.outputs, self.graph.outputs, strict=True):
+            if not output.keep and index not in seen and Appended.takes(output):
+                seen.add(index)
+                destinations.append(self._append_to(output, index))
+                continue
             destination = None if output.keep or index in seen else Destination(output)
             if destination is not None and destination.array is not None:
                 seen.add(index)
                 self._bind_views(index, destination.views())
             destinations.append(destination)
         return destinations
+
+    def _append_to(self, output: Output, index: int) -> Appended:
+        """Let tasks append what they make; blocks that nobody else reads go at once."""
+        f, engine = self.graph.families[index], self.engine
+        made = Appended(output, float(self.graph.out_bytes[f.start:f.stop].sum()))
+        once = self.graph.outputs.count(index) == 1
+        engine.functions = list(engine.functions)
+        for k, t in enumerate(range(f.start, f.stop)):
+            stays = bool(self.prepared.is_read[t]) or not once
+            engine.functions[t] = _appending(engine.functions[t], made, k, stays)
+            self.keep[t] = not once
+        return made
 
     def _bind_views(self, index: int, views: list[np.ndarray]) -> None:
         """Let tasks write into the result. Blocks with gaps in it that other tasks read are copied there instead: what
@@ -196,6 +212,8 @@ class _Run:
 
     def _result(self, i: int) -> Any:
         f, output, destination = self.graph.families[self.graph.outputs[i]], self.outputs[i], self.destinations[i]
+        if isinstance(destination, Appended):
+            return destination.finish()
         if destination is not None and destination.array is not None:
             return destination.array
         tasks = range(f.start, f.stop)
@@ -225,6 +243,14 @@ class _Run:
         if store is not None:
             report.spilled_bytes, report.unspilled_bytes = store.spilled_bytes, store.unspilled_bytes
         return report
+
+
+def _appending(function: Any, made: Appended, k: int, stays: bool) -> Any:
+    def run(args: Any, blocks: list[Any], out: Any = None) -> Any:
+        block = function(args, blocks)
+        made.add(k, block)
+        return block if stays else None
+    return run
 
 
 def _copying(run: Any, view: np.ndarray) -> Any:
