@@ -16,8 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from nums_core import config
 from nums_core.errors import ConfigError
+from nums_core.expr.grid import Chunks, known
 from nums_core.expr.lower import lower
 from nums_core.expr.node import Expr, Source, postorder
 from nums_core.expr.optimise import optimise
@@ -230,9 +233,19 @@ def keep(roots: Sequence[Expr], donate: frozenset[Source] = frozenset()) -> list
 
 
 def held_leaf(held: Held, like: Expr) -> Expr:
+    """A leaf over kept blocks; extents that depended on data are known now."""
     from nums_core.expr.build import leaf
 
-    return leaf(Source("held", held, like.shape, like.dtype), like.chunks)
+    chunks = like.chunks if known(like.chunks) else _measured(held, like)
+    return leaf(Source("held", held, tuple(sum(c) for c in chunks), like.dtype), chunks)
+
+
+def _measured(held: Held, like: Expr) -> Chunks:
+    """Chunks read off the blocks themselves."""
+    shapes = held.shapes or [b.shape for b in current().executor.fetch(held)]
+    by_block = np.array(shapes, np.int64).reshape(*like.grid, like.ndim)
+    return tuple(tuple(by_block[tuple(slice(None) if i == axis else 0 for i in range(like.ndim))][:, axis].tolist())
+                 for axis in range(like.ndim))
 
 
 def last_report() -> Report | None:

@@ -645,22 +645,14 @@ def known_expr(x: Any) -> Expr:
 
 def _known(x: Array) -> Expr:
     e = x._expr
-    if grids.known(e.chunks):
+    if not any(n != n for n in e.shape):
         return e
     if not config.get().implicit_compute:
         raise ImplicitComputeError("the shape of this array depends on its data, and computing unasked is turned off; "
                                    "call .persist() on it, or config.set(implicit_compute=True)")
     from nums_core import session
 
-    (held,) = session.current().run([e], keep=True)
-    shapes = held.shapes or [np.shape(b) for b in session.current().executor.fetch(held)]
-    by_block = np.empty((len(shapes), e.ndim), np.int64)
-    by_block[:] = shapes
-    lines = by_block.reshape(*e.grid, e.ndim)
-    chunks = tuple(tuple(int(n) for n in lines[tuple(slice(None) if i == axis else 0 for i in range(e.ndim))][:, axis])
-                   for axis in range(e.ndim))
-    shape = tuple(sum(c) for c in chunks)
-    x._expr = build.leaf(Source("held", held, shape, e.dtype), chunks)
+    (x._expr,) = session.keep([e])
     return x._expr
 
 
@@ -690,14 +682,22 @@ def _apply(name: str, *operands: Any, kw: build.Kw = (), dtype: Any = None) -> A
             raise TypeError(f"{name}() cannot take a {type(o).__name__}; pass numbers or arrays")
     if not any(isinstance(g, Expr) for g in given):
         given[0] = from_array(np.asarray(given[0])).expr
-    return Array(build.elementwise(name, given, kw, dtype))
+    return Array(build.elementwise(name, _of_like_sizes(operands, given), kw, dtype))
+
+
+def _of_like_sizes(operands: Sequence[Any], given: list[Any]) -> list[Any]:
+    """Operands as they are, unless sizes that depend on data meet others: then those are computed and kept first."""
+    arrays = [g for g in given if isinstance(g, Expr) and g.ndim]
+    if not any(n != n for g in arrays for n in g.shape) or all(g.chunks == arrays[0].chunks for g in arrays):
+        return given
+    return [_known(o) if isinstance(o, Array) else g for o, g in zip(operands, given, strict=True)]
 
 
 def _binary(name: str, a: Any, b: Any) -> Any:
     x, y = _operand(a), _operand(b)
     if x is None or y is None:
         return NotImplemented
-    return Array(build.elementwise(name, [x, y]))
+    return Array(build.elementwise(name, _of_like_sizes((a, b), [x, y])))
 
 
 def wrap(op: str, args: Sequence[Expr], params: tuple[Any, ...], shape: tuple[Any, ...], dtype: Any,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from nums_core.array.array import Array, _apply, as_expr
 from nums_core.array.ufunc import Ufunc, deliver
+from nums_core.errors import DTypeError
 from nums_core.expr import build
 from nums_core.expr.node import Expr
 from nums_core.ops.elementwise import ELEMENTWISE, UFUNCS
@@ -129,12 +131,15 @@ i0 = elementwise("i0")
 sinc = elementwise("sinc")
 
 
-def astype(x: Any, dtype: Any, casting: str = "unsafe", **kwargs: Any) -> Array:
+def astype(x: Any, dtype: Any, casting: Any = "unsafe", **kwargs: Any) -> Array:
     """`x` in another dtype, under NumPy's casting rules."""
     e, dtype = as_expr(x), np.dtype(dtype)
-    if not np.can_cast(e.dtype, dtype, casting):  # type: ignore[arg-type]
-        raise TypeError(f"Cannot cast array data from {e.dtype!r} to {dtype!r} according to the rule {casting!r}; "
-                        "use casting='unsafe' if losing digits is meant")
+    if not np.can_cast(e.dtype, dtype, casting):
+        raise DTypeError(f"Cannot cast array data from {e.dtype!r} to {dtype!r} according to the rule {casting!r}; "
+                         "use casting='unsafe' if losing digits is meant")
+    if e.dtype.kind == "c" and dtype.kind not in "cb":
+        warnings.warn("Casting complex values to real discards the imaginary part; take x.real if that is meant",
+                      np.exceptions.ComplexWarning, stacklevel=3)
     return Array(build.cast(e, dtype))
 
 

@@ -168,7 +168,7 @@ def histogramdd(sample: Any, bins: Any = 10, range: Any = None, density: bool | 
     """
     columns = _columns(sample)
     n_dims = len(columns)
-    each = [bins] * n_dims if np.ndim(bins) == 0 else list(bins)
+    each = list(bins) if hasattr(bins, "__len__") else [bins] * n_dims
     limits = [None] * n_dims if range is None else list(range)
     for name, given in (("dimension of bins", each), ("range argument", limits)):
         if len(given) != n_dims:
@@ -211,10 +211,8 @@ def _count_boxes(*blocks: np.ndarray, n_dims: int, weighted: bool) -> np.ndarray
 def histogram2d(x: Any, y: Any, bins: Any = 10, range: Any = None, density: bool | None = None,  # noqa: A002
                 weights: Any = None, *, normed: Any = None) -> tuple[Array, Array, Array]:
     """Counts in rectangles, as `numpy.histogram2d`: (counts, edges along x, edges along y)."""
-    if np.ndim(bins) == 1 and len(bins) not in (1, 2):
-        bins = [bins, bins]  # edges of both
-    elif np.ndim(bins) == 1 and len(bins) == 1:
-        bins = [bins[0]] * 2
+    if hasattr(bins, "__len__") and len(bins) != 2:
+        bins = [bins[0] if len(bins) == 1 else bins] * 2  # more than two are the edges of both
     counts, (along_x, along_y) = histogramdd([x, y], bins, range, density, weights, normed=normed)
     return counts, along_x, along_y
 

@@ -149,8 +149,7 @@ def _by_mask(x: Expr, mask: Any, first: int) -> Expr:
     if isinstance(mask, Array):
         e = mask.expr
         if not (grid.known(x.chunks) and grid.known(e.chunks)) and x.chunks[first:first + width] != e.chunks:
-            raise UnknownSizeError("an array whose size depends on data can be selected from only by a mask made from it; "
-                                   "call .compute_chunk_sizes() on both first")
+            x, e = known_expr(Array(x)), known_expr(mask)  # sizes from unlike selections: computed and kept
         x = index.in_runs(x, first, width)
         return index.select(x, build.rechunk(e, x.chunks[first:first + width]), first)
     if SPARSE * np.count_nonzero(mask) <= mask.size:

@@ -21,7 +21,7 @@ from nums_core.expr import build
 from nums_core.expr.grid import known
 from nums_core.expr.node import Expr
 
-_NONE: Any = np._NoValue  # type: ignore[attr-defined]
+_NONE: Any = np._NoValue
 
 
 class Fold(NamedTuple):

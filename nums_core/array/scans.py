@@ -153,7 +153,7 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
 
 def _edge(values: Any, x: Expr, axis: int) -> list[Expr]:
     """What is put before or after `x`: a scalar is one slice of it."""
-    if values is None or values is np._NoValue:  # type: ignore[attr-defined]
+    if values is None or values is np._NoValue:
         return []
     e = as_expr(values)
     if not e.ndim:

@@ -266,7 +266,7 @@ def reduction(x: Any, chunk: Any, aggregate: Any, axis: Any = None, keepdims: bo
     axes = build.normalize_axes(axis, e.ndim)
     args = [e]
     if weights is not None:
-        args.append(build.rechunk(build.broadcast_to(as_expr(weights), e.shape, e.chunks), e.chunks))
+        args.append(_broadcast(as_expr(weights), e))
     first = _Chunk(chunk, axes)
     if dtype is None:
         dtype = meta.dtype if hasattr(meta, "dtype") else _dtype_of(first, aggregate, args, concatenate)
@@ -276,6 +276,14 @@ def reduction(x: Any, chunk: Any, aggregate: Any, axis: Any = None, keepdims: bo
     chunks = tuple((output_size,) if i in axes else c for i, c in enumerate(e.chunks) if keepdims or i not in axes)
     params = (first, (), "user", axes, kw, (), 10.0)
     return reductions.into(out, Array(build.custom("reduction.map_reduce", args, params, shape, dtype, chunks)))
+
+
+def _broadcast(w: Expr, x: Expr) -> Expr:
+    """`w` with the shape and the grid of `x`."""
+    back = x.ndim - w.ndim
+    cut = tuple(w.chunks[i - back] if i >= back and w.shape[i - back] == n else c
+                for i, (n, c) in enumerate(zip(x.shape, x.chunks, strict=True)))
+    return build.rechunk(build.broadcast_to(w, x.shape, cut), x.chunks)
 
 
 def _dtype_of(chunk: _Chunk, aggregate: Any, args: list[Expr], concatenate: bool) -> np.dtype:

@@ -242,6 +242,9 @@ def _lower_gather(low: Lowering, node: Expr) -> np.ndarray:
                 for have, s, d, want in zip(x.chunks, start, step, node.chunks, strict=True)]
     if all(len(p) <= 1 for axis in per_axis for p in axis) and _whole_blocks(per_axis, x.chunks):
         return ids[np.ix_(*[[p[0][0] for p in axis] for axis in per_axis])] if ids.ndim else ids
+    divide = importlib.import_module("nums_core.expr.lowering.divide")
+    if divide.reads_much(x, node, per_axis):
+        return divide.divided(low, node, per_axis)
     flat, counts = piece_ids(ids, per_axis)
     args = AxisArgs(tuple(tuple((int(n) if n == n else None, p) for n, p in zip(want, axis, strict=True))
                           for want, axis in zip(node.chunks, per_axis, strict=True)))

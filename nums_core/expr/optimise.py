@@ -20,7 +20,7 @@ for _rules in (algebra.RULES, movement.RULES, pushdown.RULES):
     for _op, _rule in _rules:
         RULES.setdefault(_op, []).append(_rule)
 ALONE: dict[str, list[Rule]] = {}  # only where the node is its first operand's one reader
-for _op, _rule in pushdown.ALONE:
+for _op, _rule in (*movement.ALONE, *pushdown.ALONE):
     ALONE.setdefault(_op, []).append(_rule)
 
 MAX_REWRITES = 32  # of one node; a chain of gathers shrinks by one each time

@@ -144,12 +144,14 @@ class Engine:
         work: Work = zip(tasks, segments.frees[s], strict=True)
         if self.check is not None and thread == 0:
             work = self._polling(work)
-        if self.store is not None:
-            self._run_counted(work)
-        elif self.tracked:
-            self._run_tracked(work)
-        else:
-            self._run_free(work)
+        # What NumPy would warn of (1/0, inf - inf) is in the values; nobody stands at the line that could be warned.
+        with np.errstate(all="ignore"):
+            if self.store is not None:
+                self._run_counted(work)
+            elif self.tracked:
+                self._run_tracked(work)
+            else:
+                self._run_free(work)
         label = self.graph.families[self.graph.family_of[tasks[0]]].label
         self.spans.append((label, self.worker, thread, began, time.perf_counter() - self.start_s, len(tasks)))
         self.step(segments.seconds[s])

@@ -11,7 +11,7 @@ from nums_core.expr import optimise
 from nums_core.testing.oracle import check
 from nums_core.testing.strategies import chunks_for, programs, shapes, values
 
-QUICK = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @QUICK

@@ -102,7 +102,7 @@ def _shared_states(low: Lowering, node: Expr, group: list[Expr]) -> np.ndarray:
     if key not in low.shared:
         kernel = Kernel("reductions", (program._replace(reduction=None), tuple(reductions)))
         label = "+".join(dict.fromkeys(r.name for r in reductions))
-        low.shared[key] = _states(low, node, group, kernel, sum(map(_state_bytes, group)), label)
+        low.shared[key] = _states(low, node, group, kernel, np.sum([_state_bytes(n) for n in group], axis=0), label)
     ids = low.shared[key]
     k = next(k for k, n in enumerate(group) if n is node)
     return low.add(node, Kernel("pick", (k,)), ids.shape, ids.reshape(-1, 1), elements=np.zeros(ids.size),

@@ -17,6 +17,18 @@ from nums_core.expr.node import Expr, Region, make
 
 
 def into_leaf(node: Expr) -> Expr | None:
+    """Read what is wanted, cut as it is wanted. Where reading has a price (random numbers are drawn) only if that at least
+    halves it: the whole may be wanted elsewhere too."""
+    return _leaf_read_for(node, 0.5)
+
+
+def into_leaf_alone(node: Expr) -> Expr | None:
+    """The same where nobody else reads the source."""
+    return _leaf_read_for(node, 1.1)
+
+
+def _leaf_read_for(node: Expr, most: float) -> Expr | None:
+    """The gather of a leaf as a leaf, if reading it costs `most` times as much at most."""
     x = node.args[0]
     if x.op != "leaf" or x.params[0].kind == "held":
         return None
@@ -26,6 +38,9 @@ def into_leaf(node: Expr) -> Expr | None:
         return None
     moved = Region(tuple(r + s * d for r, s, d in zip(region.start, start, region.step, strict=True)),
                    tuple(s * d for s, d in zip(step, region.step, strict=True)), region.shape)
+    price = getattr(source.data, "read_price", None)
+    if price is not None and price(node.chunks, moved.step) > most * price(x.chunks, region.step):
+        return None
     return make("leaf", (), (source, moved), node.shape, node.dtype, node.chunks, x.line)
 
 
@@ -106,3 +121,4 @@ def merge_axes(node: Expr) -> Expr | None:
 
 RULES = [("gather", into_leaf), ("gather", into_fill), ("gather", merge), ("gather", through_axes),
          ("gather", through_ewise), ("axes", merge_axes)]
+ALONE = [("gather", into_leaf_alone)]

@@ -23,6 +23,7 @@ from nums_core.runtime.devices.elementwise import CALLS, UNSTRIDED
 
 # Working set of one tile over all its buffers: about half of a usual L2, so that inputs stream past it.
 TILE_BYTES = 256 * 1024
+STRIP = 256  # elements of a row of a tile that some operand is read across
 _scratch = threading.local()
 
 
@@ -77,19 +78,34 @@ def place(block: np.ndarray, amap: tuple[int | None, ...]) -> np.ndarray:
     return block
 
 
-def _tile_box(shape: tuple[int, ...], n_elem: int, square: bool) -> list[int]:
-    """Extents of a tile of at most `n_elem` elements: whole rows where all operands run along them, otherwise as
-    square as it can be, because an operand that runs across would touch a cache line an element."""
+def _tile_box(shape: tuple[int, ...], n_elem: int, crossing: set[int]) -> list[int]:
+    """Extents of a tile of about `n_elem` elements: whole rows where all operands run along them. Otherwise strips that
+    are wide along the last axis and along each axis that an operand runs along (`crossing`): then every cache line that
+    is touched is used up while it is there."""
     box = list(shape)
-    while math.prod(box) > n_elem:
-        axis = max(range(len(box)), key=lambda i: box[i]) if square else next(i for i, b in enumerate(box) if b > 1)
-        box[axis] = -(-box[axis] // max(2, min(box[axis], math.prod(box) // n_elem) if not square else 2))
+    if not crossing:
+        for axis, n in enumerate(shape):
+            box[axis] = max(1, min(n, n_elem // max(math.prod(shape[axis + 1:]), 1)))
+        return box
+    box = [1] * len(shape)
+    last = max(i for i, n in enumerate(shape) if n > 1)
+    for axis in (last, *sorted(crossing - {last}), *reversed(range(len(shape)))):
+        if box[axis] == 1:
+            wide = STRIP if axis == last else max(n_elem // math.prod(box), 32 if axis in crossing else 1)
+            box[axis] = min(shape[axis], wide)
     return box
 
 
-def runs_across(view: np.ndarray) -> bool:
+def fastest(view: np.ndarray) -> int | None:
+    """The axis along which neighbours in memory lie; None for a single element."""
     strides = [(abs(s), -i) for i, (s, n) in enumerate(zip(view.strides, view.shape, strict=True)) if n > 1 and s]
-    return bool(strides) and -min(strides)[1] != max(i for i, n in enumerate(view.shape) if n > 1)
+    return -min(strides)[1] if strides else None
+
+
+def runs_across(view: np.ndarray) -> bool:
+    """Whether neighbours in memory do not lie along the last axis."""
+    axis = fastest(view)
+    return axis is not None and axis != max(i for i, n in enumerate(view.shape) if n > 1)
 
 
 class Tiles:
@@ -245,7 +261,8 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
                 cut = [v[i:stop] if v.size > 1 else v for v in flat]
                 tiles.run_flat(cut, stop - i, target[i:stop])
             return out
-        box = _tile_box(shape, tiles.tile_elems, any(map(runs_across, views)))
+        crossing = {axis for v in views if runs_across(v) and (axis := fastest(v)) is not None}
+        box = _tile_box(shape, tiles.tile_elems if not crossing else max(tiles.tile_elems, 64 * STRIP), crossing)
         for at in _boxes(shape, box):
             target = out[at]
             tiles.run([_cut(v, at) for v in views], target.shape, False, target)

@@ -199,6 +199,20 @@ class RandomSource:
         self.draw, self.shape, self.dtype = draw, (*shape, *draw.width), np.dtype(draw.dtype)
         self.read_label = draw.method
 
+    def read_price(self, chunks: Sequence[Sequence[int]], step: Sequence[int]) -> float:
+        """About how many numbers are drawn where the array is read in these blocks."""
+        n = self.ndim
+        spans = [range(max(c, default=0) * s) for c, s in zip(chunks[:n], step[:n], strict=True)]
+        k, inner = _whole_axes(self.shape[:n], spans)
+        runs = math.prod(max(c, default=0) for c in chunks[:max(k - 1, 0)])
+        drawn = runs * ((len(spans[k - 1]) if k else 1) * inner + TILE / 2)
+        return drawn * math.prod(map(len, chunks)) * math.prod(self.draw.width)
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the draws, those within a draw left out."""
+        return len(self.shape) - len(self.draw.width)
+
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         return self.read_into(index)
 
@@ -207,9 +221,8 @@ class RandomSource:
         ranges = [range(*s.indices(n)) for s, n in zip(index, self.shape, strict=True)]
         if out is None:
             out = np.empty([len(r) for r in ranges], self.dtype)
-        n = len(ranges) - len(self.draw.width)
         if out.size:
-            self._box(ranges[:n], ranges[n:], out)
+            self._box(ranges[:self.ndim], ranges[self.ndim:], out)
         return out
 
     def _box(self, ranges: list[range], rest: list[range], out: np.ndarray) -> None:
@@ -238,7 +251,7 @@ def _whole_axes(shape: tuple[int, ...], ranges: Sequence[range]) -> tuple[int, i
     k, inner = len(shape), 1
     while k > 1:
         r = ranges[k - 1]
-        if (shape[k - 1] - (r[-1] - r[0] + 1)) * inner > TILE:
+        if (shape[k - 1] - (r[-1] - r[0] + 1 if r else 0)) * inner > TILE:
             break
         k -= 1
         inner *= shape[k]
