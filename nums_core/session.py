@@ -52,7 +52,7 @@ class Session:
         """The plan for `roots`, its inputs in order, and whether it came from the cache."""
         key, sources = structure(roots)
         c = config.get()
-        key = (key, c.policy, c.layout, c.reduction_order, c.seed, c.merge_bytes)
+        key = (key, c.policy, c.layout, c.reduction_order, c.seed, c.merge_bytes, c.block_bytes)
         with self._lock:
             found = self.plans.get(key)
             if found is not None:

@@ -202,10 +202,12 @@ def _lower_contract(low: Lowering, node: Expr) -> np.ndarray:
     elements = block_elements(tuple(cuts[x] for x in loops)).reshape(-1)
     out_elements = np.broadcast_to(block_elements(node.chunks).reshape(node.grid + (1,) * len(summed)), grid).reshape(-1)
     programs = [tuple((entry[:2] if entry else None) for entry in spec) for spec in inline]
-    products = low.add(node, Kernel("contract", (la, lb, lc, node.dtype.str, *programs)), grid, np.stack(columns, axis=1),
-                       elements=out_elements, flop=2 * elements, label=f"contract {la},{lb}->{lc}")
-    if math.prod(grid[len(lc):]) == 1:
-        return products.reshape(node.grid)
+    whole = math.prod(grid[len(lc):]) == 1
+    products = low.add(node, Kernel("contract", (la, lb, lc, node.dtype.str, *programs)), node.grid if whole else grid,
+                       np.stack(columns, axis=1), elements=out_elements, flop=2 * elements,
+                       label=f"contract {la},{lb}->{lc}")
+    if whole:
+        return products
     return combine(low, node, products, range(len(lc), len(loops)), ("sum", (), ()), ((), None), "contract.tree")
 
 

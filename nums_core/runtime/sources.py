@@ -24,7 +24,9 @@ class MappedFile:
         if self._array is None:
             raw = np.memmap(self.path, np.uint8, "r")
             self._array = np.ndarray(self.shape, self.dtype, raw, self.offset, self.strides)
-        return np.array(self._array[at])
+        block = np.array(self._array[at])
+        drop_pages(self._array)
+        return block
 
 
 class HDF5Dataset:
@@ -52,6 +54,15 @@ def mapped(source: Any) -> np.memmap | None:
             return source if source.filename is not None and source.mode != "c" else None
         source = source.base
     return None
+
+
+def drop_pages(source: Any) -> None:
+    """Unmap what was read of a mapped file: its pages count as this process's memory, though the system could take them
+    back. (They stay in the system's own cache.)"""
+    whole = mapped(source)
+    advise = getattr(whole._mmap, "madvise", None) if whole is not None else None  # type: ignore[attr-defined]
+    if advise is not None and hasattr(mmap, "MADV_DONTNEED"):
+        advise(mmap.MADV_DONTNEED)
 
 
 def portable(source: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from nums_core.ops.taskgraph import LEAF, Kernel, TaskGraph
 from nums_core.runtime.plan import Plan
+from nums_core.runtime.sources import drop_pages
 
 TARGET_S = 1e-3
 TASK_OVERHEAD_S = 3e-6
@@ -105,9 +106,13 @@ def _reader(source: Any, kernel: Kernel) -> Any:
 
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
         block = np.asarray(source[args])
-        if out is None:
-            return np.array(block) if isinstance(block, np.memmap) or block.base is not None else block
-        out[...] = block
+        if out is not None:
+            out[...] = block
+        elif block.base is not None:
+            out = np.array(block)
+        else:
+            return block
+        drop_pages(source)
         return out
     return run
 

@@ -27,7 +27,7 @@ def pack(blocks: list[Any]) -> Any:
     if alike is not None:
         dtype, shape = alike
         carrier = _carrier(dtype)
-        joined = np.concatenate([b.reshape(-1) for b in blocks]) if len(shape) != 1 else np.concatenate(blocks)
+        joined = _joined(blocks if len(shape) == 1 else [b.reshape(-1) for b in blocks], dtype)
         return "alike", len(blocks), dtype, shape, joined if carrier is None else joined.view(carrier)
     packer = _Packer()
     codes = [packer.code(b) for b in blocks]
@@ -51,6 +51,12 @@ def packed_bytes(payload: Any) -> float:
     if payload[0] == "alike":
         return float(payload[-1].nbytes)
     return float(sum(getattr(a, "nbytes", 32) for a in (*payload[3], *payload[4]) if a is not None))
+
+
+def _joined(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """One after the other, in their own byte order: `concatenate` gives the machine's."""
+    made = np.concatenate(blocks)
+    return made if made.dtype == dtype else made.astype(dtype)
 
 
 def _as(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -117,7 +123,7 @@ class _Packer:
         out: list[np.ndarray | None] = []
         for dtype, blocks in zip(self.dtypes, self.small, strict=True):
             carrier = _carrier(dtype)
-            flat = np.concatenate(blocks) if blocks else None
+            flat = _joined(blocks, dtype) if blocks else None
             out.append(flat if flat is None or carrier is None else flat.view(carrier))
         return out
 

@@ -19,6 +19,7 @@ import numpy as np
 Run = Callable[..., Any]
 
 LOOP_BYTES = 16 * 1024  # what one more BLAS call costs, in bytes copied
+TILE_ELEMENTS = 64 * 1024  # of an operand that is made on the way
 
 
 class Form(NamedTuple):
@@ -46,19 +47,54 @@ def compile_contraction(a: str, b: str, c: str, dtype: str, inline: tuple[Any, .
         def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
             return product(blocks[0], blocks[1], out)
         return run
-    return _with_programs(product, inline)
+    return _WithPrograms(product, inline)
 
 
-def _with_programs(product: _Product, inline: tuple[Any, ...]) -> Run:
-    from nums_core.runtime.devices.fused import compile_program
+class _WithPrograms:
+    """A contraction that makes its operands by fused programs first: all at once, or, where one label is summed, in tiles
+    along it that stay in the cache."""
 
-    makers = [compile_program(entry[0]) if entry and entry[0] is not None else None for entry in inline]
-    split, same = inline[0][1], inline[1] is None
+    def __init__(self, product: _Product, inline: tuple[Any, ...]) -> None:
+        from nums_core.runtime.devices.fused import compile_program
 
-    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
-        left = _made(makers[0], blocks[:split])
-        return product(left, left if same else _made(makers[1], blocks[split:]), out)
-    return run
+        self.product = product
+        self.makers = [compile_program(entry[0]) if entry and entry[0] is not None else None for entry in inline]
+        self.split, self.same = inline[0][1], inline[1] is None
+        a, b, c = product.a, product.b, product.c
+        summed = [x for x in dict.fromkeys(a + b) if x not in c]
+        tiled = len(summed) == 1 and summed[0] in a and summed[0] in b
+        self.axes = _axes_along(summed[0], (a, b), inline) if tiled else []
+
+    def __call__(self, args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        along = [(b.shape[k], b.size) for b, k in zip(blocks, self.axes, strict=False) if k is not None]
+        n = along[0][0] if along else 0
+        step = max(TILE_ELEMENTS * n // max((size for _, size in along), default=1), 64)
+        if n <= step or (out is not None and out.size > TILE_ELEMENTS):
+            return self._at_once(blocks, out)
+        made = self._at_once(self._tile(blocks, 0, step), out)
+        if made.size > TILE_ELEMENTS:
+            return self._at_once(blocks, None)
+        for i in range(step, n, step):
+            np.add(made, self._at_once(self._tile(blocks, i, i + step), None), out=made)
+        return made
+
+    def _tile(self, blocks: list[np.ndarray], start: int, stop: int) -> list[np.ndarray]:
+        return [b if k is None else b[(slice(None),) * k + (slice(start, stop),)]
+                for b, k in zip(blocks, self.axes, strict=True)]
+
+    def _at_once(self, blocks: list[np.ndarray], out: np.ndarray | None) -> np.ndarray:
+        left = _made(self.makers[0], blocks[:self.split])
+        return self.product(left, left if self.same else _made(self.makers[1], blocks[self.split:]), out)
+
+
+def _axes_along(label: str, operands: tuple[str, str], inline: tuple[Any, ...]) -> list[int | None]:
+    """For each block of the task, its axis along `label`."""
+    out: list[int | None] = []
+    for labels, entry in zip(operands, inline, strict=True):
+        loop = labels.index(label)
+        if entry is not None:
+            out += [loop] if entry[0] is None else [amap[loop] for amap in entry[0].maps]
+    return out
 
 
 def _made(make: Run | None, blocks: list[np.ndarray]) -> np.ndarray:

@@ -149,16 +149,28 @@ class Tiles:
     def run(self, views: Sequence[np.ndarray], shape: tuple[int, ...], flat: bool,
             out: np.ndarray | None) -> np.ndarray:
         values: list[Any] = [*views, *self.consts]
-        for call, args, dtype, kw, register, mask in self.steps:
+        for (call, args, _, kw, register, _), target in zip(self.steps, self._targets(shape, flat), strict=True):
             if register < 0 and out is not None:
                 target = out
-            else:
-                dims = shape if flat else tuple(n if l in mask else 1 for l, n in enumerate(shape))  # noqa: E741
-                n_bytes = math.prod(dims) * dtype.itemsize
-                target = scratch.buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims)
             call([values[a] for a in args], target, kw)
             values.append(target)
         return values[-1]
+
+    def _targets(self, shape: tuple[int, ...], flat: bool) -> list[np.ndarray]:
+        """Where each instruction writes, in scratch memory; kept by each thread for the next tile of this shape."""
+        try:
+            kept = _scratch.shaped
+        except AttributeError:
+            kept = _scratch.shaped = weakref.WeakKeyDictionary()
+        found = kept.get(self)
+        if found is None or found[0] != (shape, flat):
+            targets = []
+            for _, _, dtype, _, register, mask in self.steps:
+                dims = shape if flat else tuple(n if l in mask else 1 for l, n in enumerate(shape))  # noqa: E741
+                n_bytes = math.prod(dims) * dtype.itemsize
+                targets.append(scratch.buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims))
+            found = kept[self] = ((shape, flat), targets)
+        return found[1]
 
 
 # Up to this many elements a block is evaluated as one expression, without scratch buffers.
@@ -262,7 +274,7 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
                 tiles.run_flat(cut, stop - i, target[i:stop])
             return out
         crossing = {axis for v in views if runs_across(v) and (axis := fastest(v)) is not None}
-        box = _tile_box(shape, tiles.tile_elems if not crossing else max(tiles.tile_elems, 64 * STRIP), crossing)
+        box = _tile_box(shape, max(tiles.tile_elems, 64 * STRIP), crossing)
         for at in _boxes(shape, box):
             target = out[at]
             tiles.run([_cut(v, at) for v in views], target.shape, False, target)

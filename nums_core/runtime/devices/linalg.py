@@ -6,7 +6,7 @@
     qr_*, lu_*, cholesky_*, lower_*, upper_*     one step on a column panel of a blocked factorization or substitution
 
 A column panel is a block that holds all rows of a few columns. Step `k0` of a factorization works on rows `k0` and below.
-SciPy is imported by the functions that need it. No input block is ever written to.
+SciPy is imported with this module, which only plans that need it import. No input block is ever written to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 
 from nums_core.runtime.devices.tsqr import TSQR
 
@@ -45,8 +46,6 @@ def _solve(a: np.ndarray, b: np.ndarray, assume_a: str, vector: bool) -> np.ndar
 
 
 def _triangular(a: np.ndarray, b: np.ndarray, lower: bool, unit: bool = False) -> np.ndarray:
-    import scipy.linalg
-
     try:
         return scipy.linalg.solve_triangular(a, b, lower=lower, unit_diagonal=unit, check_finite=False)
     except np.linalg.LinAlgError:
@@ -101,8 +100,6 @@ def _eig(a: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _lu(a: np.ndarray) -> tuple[np.ndarray, ...]:
-    import scipy.linalg
-
     p, lower, upper = scipy.linalg.lu(a, check_finite=False)
     return np.real(p).astype(a.real.dtype, copy=False), lower, upper
 
@@ -136,9 +133,7 @@ def _apply(name: str, kw: tuple[tuple[str, Any], ...]) -> Run:
 # -- blocked Householder QR -------------------------------------------------------------------------------------------
 
 def _lapack(name: str, *arrays: np.ndarray) -> Any:
-    from scipy.linalg import get_lapack_funcs
-
-    return get_lapack_funcs((name,), arrays)[0]
+    return scipy.linalg.get_lapack_funcs((name,), arrays)[0]
 
 
 def _qr_panel(k0: int) -> Run:

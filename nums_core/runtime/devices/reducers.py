@@ -82,7 +82,7 @@ class UfuncReducer(Reducer):
         return True
 
     def map(self, x: np.ndarray, offsets: tuple[int, ...]) -> np.ndarray:
-        return self.ufunc.reduce(x, axis=self.axes, dtype=self.dtype, keepdims=True)
+        return self.ufunc.reduce(x, self.axes, self.dtype, None, True)
 
     def combine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return self.ufunc(a, b, dtype=self.dtype) if self.dtype is not None else self.ufunc(a, b)
@@ -160,9 +160,9 @@ class Moments(Reducer):
             return self._line(x, n)
         if self.skip_nan:
             x, n, nan = _without_nan(x, self.axes, n)
-        mean = np.add.reduce(x, axis=self.axes, dtype=self.dtype, keepdims=True)
+        mean = np.add.reduce(x, self.axes, self.dtype, None, True)
         mean /= (n or 1) if nan is None else np.maximum(n, 1).astype(self.real)
-        d = np.subtract(x, mean, out=scratch.empty_like(x, "deviation", self.dtype))
+        d = np.subtract(x, mean, scratch.empty_like(x, "deviation", self.dtype))
         if nan is not None and nan.any():
             np.copyto(d, 0, where=nan)
         return n, mean, self._squares(d)
@@ -171,7 +171,7 @@ class Moments(Reducer):
         """The same for one axis, with as few calls as it can be."""
         mean = np.add.reduce(x, dtype=self.dtype, keepdims=True)
         mean /= n or 1
-        d = np.subtract(x, mean, out=scratch.empty("deviation", x.shape, self.dtype))
+        d = np.subtract(x, mean, scratch.empty("deviation", x.shape, self.dtype))
         whole = n - n % RUN
         runs = d[:whole].reshape(-1, RUN)
         square = np.add.reduce(np.vecdot(runs, runs), keepdims=True)
@@ -186,8 +186,8 @@ class Moments(Reducer):
         n = self.count(d)
         if n >= 32 and d.dtype.char in "fd" and self.axes[0] == d.ndim - len(self.axes) and d.flags.c_contiguous:
             return self._dots(d, n)
-        np.multiply(d, d, out=d)
-        return np.add.reduce(d, axis=self.axes, keepdims=True)
+        np.multiply(d, d, d)
+        return np.add.reduce(d, self.axes, None, None, True)
 
     def _dots(self, d: np.ndarray, n: int) -> np.ndarray:
         """Sums over last axes by BLAS, in runs short enough to stay on one thread and to lose no digits."""

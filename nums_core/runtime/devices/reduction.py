@@ -135,7 +135,7 @@ class _Work:
         for at in itertools.product(*([slice(i, min(i + b, n)) for i in range(0, n, b)]
                                       for n, b in zip(shape, box, strict=True))):
             dims = tuple(s.stop - s.start for s in at)
-            cut = [v[tuple(s if n > 1 else slice(None) for s, n in zip(at, v.shape, strict=True))] for v in views]
+            cut = [v[at] if v.shape == shape else v[_within(at, v.shape)] for v in views]
             value = _full(cut[0] if self.bare else self.tiles.run(cut, dims, using is not self.reducers, None), dims)
             value = _short_axis_first(value, using)
             begin = tuple(o + s.start for o, s in zip(offsets, at, strict=True))
@@ -151,7 +151,7 @@ class _Work:
         for i in reversed(range(len(shape))):
             most = left
             if i == last and (across or any(last not in r.axes for r in using)):
-                most = max(64, math.isqrt(left)) if across else max(NARROW, left // 64)
+                most = max(64, math.isqrt(left)) if across else max(NARROW, left // 16)
             box[i] = max(1, min(shape[i], most))
             left = max(1, left // box[i])
         return box
@@ -191,6 +191,11 @@ class _Parts:
         return out
 
 
+def _within(at: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """`at` for an operand that is broadcast along some axes."""
+    return tuple(s if n > 1 else slice(None) for s, n in zip(at, shape, strict=True))
+
+
 def _add(reducer: reducers.Reducer, states: list[Any], state: Any) -> None:
     states.append(state)
     if len(states) == PENDING:
@@ -211,7 +216,8 @@ def _short_axis_first(value: np.ndarray, using: list[reducers.Reducer]) -> np.nd
     """The tile with a short reduced last axis slowest in memory, so that loops run along the long ones."""
     if not _short(value.shape, using) or value.size < 4096:
         return value
-    moved = np.moveaxis(scratch.empty("moved", (value.shape[-1], *value.shape[:-1]), value.dtype), 0, -1)
+    moved = scratch.empty("moved", (value.shape[-1], *value.shape[:-1]), value.dtype)
+    moved = moved.transpose(*range(1, value.ndim), 0)
     np.copyto(moved, value)
     return moved
 

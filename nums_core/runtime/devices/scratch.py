@@ -40,7 +40,8 @@ def empty(key: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def empty_like(x: np.ndarray, key: Any, dtype: np.dtype) -> np.ndarray:
     """An array over scratch memory, its axes in memory in the order of those of `x`."""
-    if x.flags.c_contiguous:
+    strides = x.strides
+    if x.flags.c_contiguous or (min(strides) >= 0 and list(strides) == sorted(strides, reverse=True)):
         return empty(key, x.shape, dtype)
     order = sorted(range(x.ndim), key=lambda i: -abs(x.strides[i]))
     back = sorted(range(x.ndim), key=order.__getitem__)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 
 Run = Callable[..., Any]
 
@@ -46,9 +47,7 @@ def _tiles(x: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 def _divide(tile: np.ndarray, r: np.ndarray) -> None:
     """tile r^-1, in place: solves r^T tile^T = tile^T, whose right-hand side is a Fortran array as BLAS wants it."""
-    from scipy.linalg.blas import get_blas_funcs
-
-    get_blas_funcs("trsm", (tile,))(1.0, r, tile.T, side=0, lower=0, trans_a=1, overwrite_b=1)
+    scipy.linalg.get_blas_funcs("trsm", (tile,))(1.0, r, tile.T, side=0, lower=0, trans_a=1, overwrite_b=1)
 
 
 def _cholesky(gram: np.ndarray) -> np.ndarray:
@@ -94,9 +93,7 @@ def _q() -> Run:
         if leaf.first is None:
             np.matmul(np.linalg.qr(x)[0], s, out=out)
             return out
-        from scipy.linalg import solve_triangular
-
-        s = solve_triangular(leaf.second, s, check_finite=False)
+        s = scipy.linalg.solve_triangular(leaf.second, s, check_finite=False)
         for rows, tile in _tiles(x):
             _divide(tile, leaf.first)
             np.matmul(tile, s, out=out[rows])
@@ -130,13 +127,11 @@ def _root_qr() -> Run:
 def householder_signs(top: np.ndarray, r: np.ndarray) -> np.ndarray:
     """Signs d such that diag(d) R is the R of Householder QR. Q = top R^-1 minus diag(d) must have an LU factorization
     whose pivots do not cancel: each d_j is the sign opposite to the pivot it is taken from. 2 n^3 / 3 flop."""
-    from scipy.linalg import solve_triangular
-
     n = len(r)
     sign = np.ones(n, r.real.dtype)
     with np.errstate(all="ignore"):
         try:
-            q = solve_triangular(r, top.T, trans="T", check_finite=False).T.copy()
+            q = scipy.linalg.solve_triangular(r, top.T, trans="T", check_finite=False).T.copy()
         except np.linalg.LinAlgError:  # R is singular: no sign is better than another
             return sign
         for j in range(n):
@@ -183,12 +178,10 @@ def _lstsq_group() -> Run:
 
 
 def _eliminate(a: np.ndarray, b: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, ...]:
-    from scipy.linalg import get_lapack_funcs
-
     k = min(a.shape)
     if a.size == 0 or b.size == 0:
         return np.zeros((k, a.shape[1]), a.dtype), np.zeros((k, b.shape[1]), a.dtype), rest + (np.abs(b) ** 2).sum(0)
-    geqrt, gemqrt = get_lapack_funcs(("geqrt", "gemqrt"), (a,))
+    geqrt, gemqrt = scipy.linalg.get_lapack_funcs(("geqrt", "gemqrt"), (a,))
     packed, t, _ = geqrt(min(32, k), a)
     c, _ = gemqrt(packed[:, :k], t, b, trans="C" if a.dtype.kind == "c" else "T")
     return np.triu(packed[:k]), c[:k], rest + (np.abs(c[k:]) ** 2).sum(axis=0)

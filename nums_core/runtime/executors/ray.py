@@ -187,11 +187,20 @@ def _connect(address: str | None, num_workers: int, options: dict[str, Any]) -> 
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"logging_level": logging.WARNING} | options
-    if address is not None:
-        ray.init(address=address, **options)
-    else:
+    if address is None:
         # address="local": a cluster named in RAY_ADDRESS is joined only where the user asks for it.
         ray.init(address="local", **{"num_cpus": num_workers or available_cpus(), "include_dashboard": False} | options)
+        return True
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        raise ConfigError(f"no Ray cluster answers at {address!r}: {error}. Start one with `ray start --head`, or leave "
+                          "the address out to start one on this machine") from error
+    except ValueError as error:
+        if "ray[client]" in str(error):
+            raise MissingBackendError(f"the address {address!r} needs Ray's client, which is not installed here; "
+                                      "pip install ray[client]") from error
+        raise
     return True
 
 

@@ -39,6 +39,14 @@ def test_a_missing_package_is_named_with_its_remedy():
     assert said.startswith("MissingBackendError") and "pip install nums-core[ray]" in said
 
 
+def test_a_cluster_that_is_not_there():
+    code = ("from nums_core.runtime.executors.ray import RayExecutor\n"
+            "try:\n    RayExecutor('auto')\nexcept ValueError as e:\n    print(type(e).__name__, e)")
+    clean = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_TMPDIR": "/nonexistent"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean).stdout
+    assert said.startswith("ConfigError no Ray cluster answers at 'auto'") and "ray start --head" in said
+
+
 def test_the_cluster_is_described(ray_executor):
     c = ray_executor.cluster
     assert c.kind == "ray" and c.n_nodes == 1 and c.n_workers == 2
