@@ -2,7 +2,8 @@
 
     python -m bench.blocks_curve [--only NAME ...] [--libs NAME ...] [--blocks 4 16 ... 4096] [--repeat 3]
 
-128 MB of float64 each. NumPy, which has no blocks, stands beside each point.
+128 MB of float64 each. NumPy, which has no blocks, stands beside each point. "nums-unmerged" may not read small
+neighbouring blocks together, as nums_core otherwise does in reductions.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import argparse
 import numpy
 
 from bench import harness
-from bench.libraries import LIBRARIES, start
+from bench.libraries import LIBRARIES, USUAL, start
 from bench.workloads import chain_sum, cumsum, gram
 
 CURVES = {"chain_sum": (chain_sum, (2**24,)), "gram": (gram, (2**18, 64)), "cumsum": (cumsum, (2**24,))}
@@ -29,7 +30,7 @@ def point(name: str, blocks: int, libraries: list[str], repeat: int) -> dict[str
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES), metavar="NAME")
-    parser.add_argument("--libs", nargs="+", choices=LIBRARIES, default=list(LIBRARIES), metavar="NAME")
+    parser.add_argument("--libs", nargs="+", choices=LIBRARIES, default=[*USUAL, "nums-unmerged"], metavar="NAME")
     parser.add_argument("--blocks", nargs="+", type=int, default=BLOCKS)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> int:
             timings = point(name, blocks, options.libs, options.repeat)
             results.setdefault(name, {})[blocks] = timings
             for library, timing in timings.items():
-                print(f"  {blocks:5} blocks  {library:<11}{timing}", flush=True)
+                print(f"  {blocks:5} blocks  {library:<14}{timing}{harness.task_count(timing)}", flush=True)
     harness.record("blocks_curve", repeat=options.repeat, results=results)
     return harness.failures(*(timings for curve in results.values() for timings in curve.values()))
 

@@ -48,6 +48,7 @@ class Timing:
     seconds: list[float] = field(default_factory=list)
     foreign_cores: list[float] = field(default_factory=list)  # cores that other processes kept busy meanwhile
     peak_bytes: int = 0
+    tasks: int = 0  # in the last run, where the library tells
     tried: dict[str, float] = field(default_factory=dict)
     error: str | None = None
 
@@ -112,6 +113,7 @@ class _Process:
         else:
             timing.seconds.append(answer["seconds"])
             timing.foreign_cores.append(answer["foreign_cores"])
+            timing.tasks = answer["tasks"]
             timing.peak_bytes = max(timing.peak_bytes, answer["peak_bytes"])
 
     def stop(self) -> None:
@@ -133,7 +135,7 @@ def _serve(pipe: Any, start: Start, check: Check) -> None:
                 answer: dict[str, Any] = {"tried": tried}
             else:
                 assert run is not None
-                answer = _timed(run, growth_bytes)
+                answer = _timed(run, growth_bytes) | {"tasks": getattr(run, "tasks", int)()}
         except Exception as error:
             if os.environ.get("BENCH_TRACEBACK"):
                 traceback.print_exc()
@@ -254,11 +256,15 @@ def spread(seconds: list[float]) -> str:
 def print_ratios(timings: Mapping[str, Timing], indent: str = "") -> None:
     """How many times as long as nums_core each of the others took, the best of them first."""
     nums = timings.get("nums", Timing()).median
-    ratios = {name: timing.median / nums for name, timing in timings.items() if name != "nums"}
+    ratios = {name: timing.median / nums for name, timing in timings.items() if not name.startswith("nums")}
     ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio)}
     if ratios:
         ranked = sorted(ratios.items(), key=lambda item: item[1])
         print(indent + "peer / nums: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ranked), flush=True)
+
+
+def task_count(timing: Timing) -> str:
+    return f"  {timing.tasks:,} tasks" if timing.tasks else ""
 
 
 def failures(*races: Mapping[str, Timing]) -> int:

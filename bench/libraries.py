@@ -23,13 +23,15 @@ Chunks = Any  # whatever `from_array(chunks=...)` takes
 class Library:
     """`np` has NumPy's names; `array(x, chunks)` wraps an ndarray; `compute(*lazy)` gives ndarrays.
 
-    `modes` are the ways to run that are worth trying where overhead counts: name -> switch to it.
+    `modes` are the ways to run that are worth trying where overhead counts: name -> switch to it. `tasks` says how
+    many the last `compute` ran, 0 where that is not known.
     """
 
     np: Any
     array: Callable[[numpy.ndarray, Chunks], Any]
     compute: Callable[..., tuple[Any, ...]]
     modes: Mapping[str, Callable[[], object]] = field(default_factory=lambda: {"": lambda: None})
+    tasks: Callable[[], int] = int
 
 
 def _numpy() -> Library:
@@ -64,7 +66,20 @@ def _nums() -> Library:
     import nums_core.array
 
     np = nums_core.array
-    return Library(np, lambda x, chunks: np.from_array(x, chunks=chunks), nums_core.compute)
+    return Library(
+        np,
+        lambda x, chunks: np.from_array(x, chunks=chunks),
+        nums_core.compute,
+        tasks=lambda: nums_core.last_report().n_tasks,
+    )
+
+
+def _nums_unmerged() -> Library:
+    """Each block a task, also where small blocks of one array in memory could be read together."""
+    import nums_core
+
+    nums_core.config.set(merge_bytes=0)
+    return _nums()
 
 
 LIBRARIES: dict[str, Callable[[], Library]] = {
@@ -72,7 +87,24 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
     "dask": _dask,
     "dask-array": _dask_array,
     "nums": _nums,
+    "nums-unmerged": _nums_unmerged,
 }
+USUAL = ["numpy", "dask", "dask-array", "nums"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program with its arrays, ready to run."""
+
+    lib: Library
+    program: Program
+    arrays: tuple[Any, ...]
+
+    def __call__(self) -> tuple[Any, ...]:
+        return tuple(self.lib.compute(*self.program(self.lib, *self.arrays)))
+
+    def tasks(self) -> int:
+        return self.lib.tasks()
 
 
 def start(
@@ -92,7 +124,6 @@ def start(
 
     def prepare(lib: Library, chunks: tuple[Chunks, ...], switch: Callable[[], object]) -> Run:
         switch()
-        wrapped = [lib.array(x, each) for x, each in zip(arrays, chunks, strict=True)]
-        return lambda: tuple(lib.compute(*program(lib, *wrapped)))
+        return Prepared(lib, program, tuple(lib.array(x, each) for x, each in zip(arrays, chunks, strict=True)))
 
     return variants

@@ -3,7 +3,8 @@
     python -m bench.overhead [--libs NAME ...] [--tasks 100000] [--peer-tasks 10000] [--repeat 3]
     python -m bench.overhead --ray [--workers 2]
 
-`add` gathers x + 1 into one array; `add, sum` reduces it to a number. Dask's libraries get fewer tasks, since their
+`add` gathers x + 1 into one array; `add, sum` reduces it to a number. nums_core may not read blocks together here
+(that would leave one task), and the number of tasks that it ran is printed. Dask's libraries get fewer tasks, since their
 cost grows with the number and would take minutes. nums_core would read small blocks of a reduction together
 (`merge_bytes`); that is off here, so that every block is a task. With --ray only nums_core runs, on a Ray cluster of its own.
 """
@@ -26,6 +27,7 @@ def add_sum(lib, x):
     return ((x + 1).sum(),)
 
 
+NUMS = "nums-unmerged"
 PROGRAMS = {"add": add, "add, sum": add_sum}
 
 
@@ -41,7 +43,7 @@ def on_ray(local: harness.Start, workers: int) -> harness.Start:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--libs", nargs="+", choices=LIBRARIES, default=["dask", "dask-array", "nums"], metavar="NAME")
+    parser.add_argument("--libs", nargs="+", choices=LIBRARIES, default=["dask", "dask-array", NUMS], metavar="NAME")
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--peer-tasks", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=3)
@@ -52,8 +54,8 @@ def main() -> int:
     os.environ["NUMS_MERGE_BYTES"] = "0"  # read by the processes that are started below
     results: dict[str, dict[str, harness.Timing]] = {name: {} for name in PROGRAMS}
     for name, program in PROGRAMS.items():
-        for library in ["nums"] if options.ray else options.libs:
-            tasks = options.tasks if library == "nums" else min(options.tasks, options.peer_tasks)
+        for library in [NUMS] if options.ray else options.libs:
+            tasks = options.tasks if library == NUMS else min(options.tasks, options.peer_tasks)
             x = numpy.random.default_rng(harness.SEED).random(tasks)
             begin = start(library, program, (x,), {"": ((1,),)}, modes=True)
             if options.ray:
@@ -61,8 +63,8 @@ def main() -> int:
             check = harness.agrees_with(program(LIBRARIES["numpy"](), x))
             timing = harness.race({library: begin}, check, repeat=options.repeat)[library]
             results[name][library] = timing
-            cost = f"{timing.median / tasks * 1e6:8.2f} us a task of {tasks:,}"
-            print(f"{name:<9} {library:<11} {cost}  {timing}", flush=True)
+            ran = timing.tasks or tasks
+            print(f"{name:<9} {library:<14} {timing.median / ran * 1e6:8.2f} us a task of {ran:,}  {timing}", flush=True)
     record_name = "overhead_ray" if options.ray else "overhead"
     harness.record(record_name, tasks=options.tasks, peer_tasks=options.peer_tasks, results=results)
     return harness.failures(*results.values())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from bench import harness
-from bench.libraries import LIBRARIES, Arrays, Chunks, Program, start
+from bench.libraries import LIBRARIES, USUAL, Arrays, Chunks, Program, start
 
 MIB = 2**20
 
@@ -233,7 +233,7 @@ def run(name: str, libraries: list[str], repeat: int, scale: float) -> dict[str,
     timings = harness.race(starts, lambda result: agrees(workload.canonical(result)), repeat=repeat)
     print(f"\n{name}  ({', '.join(str(x.shape) for x in arrays)})")
     for library, timing in timings.items():
-        print(f"  {library:<11}{timing}")
+        print(f"  {library:<14}{timing}")
     harness.print_ratios(timings, indent="  ")
     return timings
 
@@ -241,7 +241,7 @@ def run(name: str, libraries: list[str], repeat: int, scale: float) -> dict[str,
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME")
-    parser.add_argument("--libs", nargs="+", choices=LIBRARIES, default=list(LIBRARIES), metavar="NAME")
+    parser.add_argument("--libs", nargs="+", choices=LIBRARIES, default=USUAL, metavar="NAME")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size of the data")
     options = parser.parse_args()

@@ -110,7 +110,8 @@ def _parse(subscripts: str, exprs: Sequence[Expr]) -> tuple[list[str], str]:
 
 def _without_ellipsis(term: str, ndim: int, rest: str) -> str:
     n = ndim - len(term.replace("...", ""))
-    if (n != 0 and "..." not in term) or n < 0 or not term.replace("...", "", 1).isalpha() and term not in ("", "..."):
+    if (n != 0 and "..." not in term) or n < 0 or (
+            not term.replace("...", "", 1).isalpha() and term not in ("", "...")):
         raise ValueError
     return term.replace("...", rest[len(rest) - n:] if n else "")
 

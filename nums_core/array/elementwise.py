@@ -264,13 +264,17 @@ def notnull(x: Any) -> Array:
 
 
 def frompyfunc(func: Callable[..., Any], nin: int, nout: int) -> Callable[..., Any]:
-    """`func` of scalars, element by element (results are float64). Slow: it runs in Python."""
-    if nout != 1:
-        raise ValueError(f"frompyfunc on blocks takes functions of one result, not {nout}; call it once a result")
-    vectorized = np.vectorize(func, otypes=[float])
+    """`func` of scalars, element by element; results are objects, as NumPy's are: `f(x).astype(float)`. Slow: it runs in
+    Python."""
+    f = np.frompyfunc(func, nin, nout)
 
-    def function(*args: Any) -> Array:
-        return _apply("user", *args, kw=(("dtype", "<f8"), ("function", vectorized)), dtype=float)
+    def function(*args: Any) -> Any:
+        from nums_core.array.interop import array_ufunc
+
+        if len(args) != nin:
+            raise TypeError(f"{function.__name__}() takes {nin} positional arguments but {len(args)} were given")
+        return array_ufunc(f, "__call__", (Array(as_expr(args[0])), *args[1:]), {})
+    function.__name__ = getattr(func, "__name__", "frompyfunc")
     return function
 
 

@@ -86,8 +86,8 @@ def _bounded(a: Expr, la: str, b: Expr, lb: str, lc: str) -> tuple[Expr, Expr]:
         if most[longest] <= pieces[longest]:
             break
         pieces[longest] *= 2
-    for x, k in pieces.items():
-        cuts[x] = tuple(part for n in cuts[x] for part in uniform(n, max(1, -(-n // k))))
+    for name, k in pieces.items():
+        cuts[name] = tuple(part for n in cuts[name] for part in uniform(n, max(1, -(-n // k))))
     return build.rechunk(a, tuple(cuts[x] for x in la)), build.rechunk(b, tuple(cuts[x] for x in lb))
 
 
@@ -157,9 +157,9 @@ class _Gufunc:
                 raise ShapeError(f"{self.name}: Input operand {i} does not have enough dimensions (has {x.ndim}, gufunc "
                                  f"core with signature {self.signature} requires {len(core)}); multiply by a scalar "
                                  "with * instead, or add an axis with x[None]")
-        for i, x in enumerate(right):
-            if x in left:
-                n, m = a.shape[left.index(x) - len(left)], b.shape[i - len(right)]
+        for i, name in enumerate(right):
+            if name in left:
+                n, m = a.shape[left.index(name) - len(left)], b.shape[i - len(right)]
                 if n != m:
                     raise ShapeError(f"{self.name}: Input operand 1 has a mismatch in its core dimension {i}, with "
                                      f"gufunc signature {self.signature} (size {m} is different from {n}); transpose "

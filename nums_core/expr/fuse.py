@@ -160,7 +160,7 @@ class _Group:
         n = len(self.inputs)
         m = n + len(self.consts)
         number = {"i": 0, "c": n, "v": m}
-        instrs = tuple(i._replace(args=tuple(number[k] + j for k, j in i.args)) for i in self.instrs)  # type: ignore[misc]
+        instrs = tuple(i._replace(args=tuple(number[k] + j for k, j in i.args)) for i in self.instrs)  # type: ignore
         program = Program(top.ndim, tuple(self.maps), tuple(x.dtype.str for x in self.inputs), tuple(self.consts),
                           instrs, reduction)
         params = (program, top.chunks, root.params[2] if root.op == "reduce" else False)

@@ -7,6 +7,7 @@ Files are written under a temporary name and renamed, and go with the block that
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import os
 import pickle
@@ -181,6 +182,10 @@ class BudgetStore:
         self.budget_bytes, self.next_use = budget_bytes, next_use
         self.blocks: dict[int, Any] = {}
         self.foreign: set[int] = set()
+        self.copies: dict[int, Spilled] = {}  # on disk, of blocks that are in memory again: they need not be written twice
+        # Blocks that may be spilled by (-next use, block). An entry is pushed when a block appears or a use of it ends;
+        # next uses only move away, so the newest entry of a block comes first, and older ones are passed over.
+        self.victims: list[tuple[float, int]] = []
         self.pins: dict[int, int] = {}
         self.live_bytes = self.peak_bytes = 0.0
         self.spilled_bytes = self.unspilled_bytes = 0.0
@@ -223,6 +228,7 @@ class BudgetStore:
         self.blocks[b] = spilled.load()
         self.unspilled_bytes += spilled.nbytes
         self.foreign.discard(b)  # what came back from the disk is memory of ours
+        self.copies[b] = spilled
         self._grow(spilled.nbytes)
 
     def leave(self, blocks: list[int], made: int, block: Any, need_bytes: float, counts: bool = True) -> None:
@@ -243,6 +249,7 @@ class BudgetStore:
             self.pins[b] -= 1
             if not self.pins[b]:
                 del self.pins[b]
+                self._offer(b)
         self.changed.notify_all()
 
     def put(self, made: int, block: Any, counts: bool) -> None:
@@ -252,10 +259,12 @@ class BudgetStore:
                 self.foreign.add(made)
             elif not isinstance(block, Spilled):
                 self._grow(block_bytes(block))
+                self._offer(made)
 
     def free(self, block: int) -> None:
         with self.changed:
             value = self.blocks.pop(block, None)
+            self.copies.pop(block, None)
             if block in self.foreign:
                 self.foreign.discard(block)
             elif value is not None and not isinstance(value, Spilled):
@@ -270,19 +279,37 @@ class BudgetStore:
         over = self.live_bytes + self.reserved + need - self.budget_bytes
         if over <= 0:
             return True
-        victims = [(self.next_use(b), b) for b, v in self.blocks.items()
-                   if b not in self.pins and b not in keep and self._spillable(b, v)]
-        victims.sort(reverse=True)
-        for _, b in victims:
-            value = self.blocks[b]
-            n = block_bytes(value)
-            self.blocks[b] = Spilled(value, spill_folder())
-            self.live_bytes -= n
-            self.spilled_bytes += n
-            over -= n
-            if over <= 0:
-                return True
-        return False
+        passed = []
+        while over > 0 and self.victims:
+            entry = heapq.heappop(self.victims)
+            b = entry[1]
+            if b in self.pins or not self._spillable(b):
+                continue
+            if b in keep:
+                passed.append(entry)
+                continue
+            over -= self._spill(b)
+        for entry in passed:
+            heapq.heappush(self.victims, entry)
+        return over <= 0
 
-    def _spillable(self, b: int, value: Any) -> bool:
-        return b not in self.foreign and not isinstance(value, Spilled) and block_bytes(value) > 4096
+    def _spill(self, b: int) -> float:
+        """Write a block to disk, unless it is there already; returns the bytes that this frees."""
+        value = self.blocks[b]
+        n = block_bytes(value)
+        copy = self.copies.pop(b, None)
+        if copy is None:
+            copy = Spilled(value, spill_folder())
+            self.spilled_bytes += n
+        self.blocks[b] = copy
+        self.live_bytes -= n
+        return n
+
+    def _offer(self, b: int) -> None:
+        if self._spillable(b):
+            heapq.heappush(self.victims, (-self.next_use(b), b))
+
+    def _spillable(self, b: int) -> bool:
+        value = self.blocks.get(b)
+        return (value is not None and b not in self.foreign and not isinstance(value, Spilled)
+                and block_bytes(value) > 4096)

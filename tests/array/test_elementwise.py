@@ -342,7 +342,15 @@ def test_floating_point_warnings_stay_silent():
 
 def test_frompyfunc():
     f = nc.frompyfunc(lambda a, b: a * 10 + b, 2, 1)
-    check(f(nc.arange(4, chunks=3), 2), np.arange(4) * 10.0 + 2)
+    made = f(nc.arange(4, chunks=3), 2)
+    assert made.dtype == object
+    assert made.compute().tolist() == [2, 12, 22, 32]
+    check(made.astype(float) + 1, np.arange(4) * 10.0 + 3)
+    whole, rest = nc.frompyfunc(divmod, 2, 2)(nc.arange(5, chunks=2), 2)
+    check(whole.astype(int), [0, 0, 1, 1, 2])
+    check(rest.astype(int), [0, 1, 0, 1, 0])
+    with pytest.raises(TypeError, match="takes 2"):
+        f(1)
 
 
 def test_fields_of_records():

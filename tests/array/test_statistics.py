@@ -187,7 +187,7 @@ def test_reduction_refuses_and_fails_clearly():
         raise ZeroDivisionError("no")
     with pytest.raises(DTypeError, match=r"give it, as in reduction\(\.\.\., dtype=float\)"):
         np.reduction(np.from_array(X, 5), broken, numpy.sum)
-    with pytest.raises(KernelError, match="written at .*test_statistics"):
+    with pytest.raises(KernelError, match=r"written at .*test_statistics"):
         np.reduction(np.from_array(X, 5), broken, numpy.sum, dtype=float).compute()
 
 

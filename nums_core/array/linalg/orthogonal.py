@@ -245,7 +245,7 @@ def sfqr(data: Any, name: Any = None) -> tuple[Array, Array]:
     if len(x.chunks[0]) > 1:
         raise ShapeError(f"sfqr takes matrices in one row of blocks; this one has chunks {x.chunks}. Use qr(), which "
                          "takes any chunks, or x.rechunk({0: -1})")
-    return tuple(qr(Array(x)))  # type: ignore[return-value]
+    return tuple(qr(Array(x)))
 
 
 def _two_dimensional(data: Any, name: str) -> Expr:

@@ -33,7 +33,8 @@ def _blocks(low: Lowering, node: Expr) -> np.ndarray:
     ids = [low.of(a).reshape(-1) for a in node.args]
     at = {"same": number, "one": number * 0, "parent": number // fan}
     common: dict[str, Any] = {"elements": np.full(count, float(n_elements)) if n_elements else None, "flop": flop,
-                              "label": kernel.rpartition(".")[2], "args": ListArgs(args) if args is not None else None}
+                              "label": params[0] if kernel == "linalg.apply" else kernel.rpartition(".")[2],
+                              "args": ListArgs(args) if args is not None else None}
     if reads == ("group",):
         starts = fan * number
         counts = np.minimum(starts + fan, len(ids[0])) - starts

@@ -87,7 +87,7 @@ def _on_grid(node: Expr, cuts: Cuts) -> Expr:
 
 
 def _regridded(node: Expr) -> Expr:
-    la, lb, lc = node.params
+    lc = node.params[2]
     cuts = _cuts(node)
     summed = [x for x in cuts if x not in lc]
     whole = {x: (sum(cuts[x]),) for x in summed}

@@ -108,6 +108,14 @@ def runs_across(view: np.ndarray) -> bool:
     return axis is not None and axis != max(i for i, n in enumerate(view.shape) if n > 1)
 
 
+def _target(register: int, dims: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory for a value: scratch, which cannot hold references to objects."""
+    if dtype.hasobject:
+        return np.empty(dims, dtype)
+    n_bytes = math.prod(dims) * dtype.itemsize
+    return scratch.buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims)
+
+
 class Tiles:
     """Runs the instructions of a program on one tile."""
 
@@ -142,8 +150,7 @@ class Tiles:
         buffers = kept.get(self)
         if buffers is None:
             buffers = kept[self] = [
-                scratch.buffer(r, self.tile_elems * d.itemsize)[:self.tile_elems * d.itemsize].view(d)
-                for _, _, d, _, r, _ in self.steps]
+                _target(r, (self.tile_elems,), d) for _, _, d, _, r, _ in self.steps]
         return buffers
 
     def run(self, views: Sequence[np.ndarray], shape: tuple[int, ...], flat: bool,
@@ -167,8 +174,7 @@ class Tiles:
             targets = []
             for _, _, dtype, _, register, mask in self.steps:
                 dims = shape if flat else tuple(n if l in mask else 1 for l, n in enumerate(shape))  # noqa: E741
-                n_bytes = math.prod(dims) * dtype.itemsize
-                targets.append(scratch.buffer(register, n_bytes)[:n_bytes].view(dtype).reshape(dims))
+                targets.append(_target(register, dims, dtype))
             found = kept[self] = ((shape, flat), targets)
         return found[1]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from nums_core.ops.program import Program, Reduction
 from nums_core.runtime.devices import reducers, scratch
-from nums_core.runtime.devices.fused import Tiles, flattenable, loop_shape, place, runs_across
+from nums_core.runtime.devices.fused import SMALL, Tiles, flattenable, loop_shape, place, runs_across
 
 # Rows shorter than this are put side by side until they are about twice as long.
 NARROW = 512
@@ -35,7 +35,13 @@ def compile_reductions(program: Program, reductions: Sequence[Reduction], finish
     last = reducers.finisher(work.reducers[0], *finish) if finish is not None else None
     plain = all(m == tuple(range(program.ndim)) for m in program.maps)
 
+    zero = (0,) * program.ndim
+    one = plain and len(reductions) == 1 and last is None and program.n_inputs == 1
+    small, only = work.tiles.direct if one else None, work.reducers[0]
+
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> Any:
+        if small is not None and args is None and 0 < blocks[0].size <= SMALL and blocks[0].ndim == program.ndim:
+            return only.map(small(blocks, None), zero)
         views = blocks if plain and all(b.ndim == program.ndim for b in blocks) else [
             place(b, m) for b, m in zip(blocks, program.maps, strict=True)]
         shape, offsets = loop_shape(views, program.ndim), (0,) * program.ndim

@@ -75,7 +75,8 @@ def factor(x: np.ndarray) -> Leaf:
                     return Leaf(np.triu(second @ first), first, second)
             except np.linalg.LinAlgError:
                 pass  # not positive definite: too ill-conditioned for this way
-    return Leaf(np.linalg.qr(x, "r"))
+    r: Any = np.linalg.qr(x, "r")
+    return Leaf(r)
 
 
 def _leaf() -> Run:

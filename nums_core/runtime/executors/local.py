@@ -7,6 +7,7 @@ budget, the same segments run against a store that spills (`runtime.engine`).
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -119,11 +120,12 @@ class _Run:
         self.executor, self.prepared, self.inputs, self.outputs = executor, prepared, inputs, outputs
         self.plan, self.graph = plan, plan.graph
         self.engine = Engine(plan, prepared.table, prepared.table.bind_readers(inputs),
-                             lambda t, error, operands: kernel_error(self.plan, t, error, operands))
+                             lambda t, error, operands: kernel_error(plan, t, error, operands))
         self.keep = self.graph.is_output.copy()
         donated = self._bind_leaves(donate)
         self.destinations = self._bind_outputs()
-        self.keeper = Keeper(self._taken)
+        # Nothing here may refer back to the run: a cycle would keep inputs and results alive until the next collection.
+        self.keeper = Keeper(functools.partial(_taken, inputs, self.destinations))
         self.overwriting: set[int] = set()
         if donated:
             self.overwriting = bind_donated(self.engine, donated, [
@@ -134,12 +136,6 @@ class _Run:
 
     def _holds_spilled(self) -> bool:
         return any(isinstance(r, Spilled) for source in self.inputs if isinstance(source, Held) for r in source.refs)
-
-    def _taken(self) -> Iterator[Any]:
-        """Memory that kept blocks may not share."""
-        for source in self.inputs:
-            yield from source.refs if isinstance(source, Held) else (source,)
-        yield from (d.array for d in self.destinations if d is not None)
 
     def _bind_leaves(self, donate: frozenset[int]) -> set[int]:
         """Bind the leaves; returns the blocks that may be overwritten."""
@@ -243,6 +239,13 @@ class _Run:
         if store is not None:
             report.spilled_bytes, report.unspilled_bytes = store.spilled_bytes, store.unspilled_bytes
         return report
+
+
+def _taken(inputs: Sequence[Any], destinations: Sequence[Destination | Appended | None]) -> Iterator[Any]:
+    """Memory that kept blocks may not share."""
+    for source in inputs:
+        yield from source.refs if isinstance(source, Held) else (source,)
+    yield from (d.array for d in destinations if d is not None)
 
 
 def _appending(function: Any, made: Appended, k: int, stays: bool) -> Any:

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from nums_core.errors import KernelError, WorkerLostError
+from nums_core.errors import ConfigError, KernelError, MissingBackendError, WorkerLostError
 from nums_core.testing.sketch import Sketch
 
 pytestmark = pytest.mark.ray
@@ -39,12 +39,21 @@ def test_a_missing_package_is_named_with_its_remedy():
     assert said.startswith("MissingBackendError") and "pip install nums-core[ray]" in said
 
 
-def test_a_cluster_that_is_not_there():
-    code = ("from nums_core.runtime.executors.ray import RayExecutor\n"
-            "try:\n    RayExecutor('auto')\nexcept ValueError as e:\n    print(type(e).__name__, e)")
-    clean = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_TMPDIR": "/nonexistent"}
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean).stdout
-    assert said.startswith("ConfigError no Ray cluster answers at 'auto'") and "ray start --head" in said
+@pytest.mark.parametrize(("met", "kind", "said"), [
+    (ConnectionError("nobody there"), ConfigError, "no Ray cluster answers at 'auto': nobody there.*ray start --head"),
+    (ValueError("Ray Client requires pip package `ray[client]`."), MissingBackendError, r"pip install ray\[client\]"),
+    (ValueError("something else"), ValueError, "something else")])
+def test_a_cluster_that_cannot_be_joined(monkeypatch, met, kind, said):
+    pytest.importorskip("ray")
+    from nums_core.runtime.executors import ray as module
+
+    def fail(**options):
+        raise met
+
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(module.ray, "init", fail)
+    with pytest.raises(kind, match=said):
+        module.RayExecutor("auto")
 
 
 def test_the_cluster_is_described(ray_executor):

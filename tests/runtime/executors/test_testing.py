@@ -42,7 +42,7 @@ def test_what_is_recorded():
 def test_nothing_is_computed():
     executor = FailingExecutor()
     plan, outputs = sketch(executor)
-    with pytest.raises(AssertionError, match="(?s)nothing should have been computed.*4 tasks"):
+    with pytest.raises(AssertionError, match=r"(?s)nothing should have been computed.*4 tasks"):
         executor.run(plan, [np.zeros(4)], outputs)
     local = LocalExecutor(1, 2**30)
     (held,), _ = local.run(*(lambda p: (p[0], [np.zeros(4)], p[1]))(sketch(local, keep=True)))
