@@ -76,9 +76,9 @@ def _nums() -> Library:
 
 def _nums_unmerged() -> Library:
     """Each block a task, also where small blocks of one array in memory could be read together."""
-    import nums_core
+    from nums_core import config
 
-    nums_core.config.set(merge_bytes=0)
+    config.set(merge_bytes=0)
     return _nums()
 
 

@@ -3,14 +3,12 @@
     python -m bench.overhead [--libs NAME ...] [--tasks 100000] [--peer-tasks 10000] [--repeat 3]
     python -m bench.overhead --ray [--workers 2]
 
-`add` gathers x + 1 into one array; `add, sum` reduces it to a number. nums_core may not read blocks together here
-(that would leave one task), and the number of tasks that it ran is printed. Dask's libraries get fewer tasks, since their
-cost grows with the number and would take minutes. nums_core would read small blocks of a reduction together
-(`merge_bytes`); that is off here, so that every block is a task. With --ray only nums_core runs, on a Ray cluster of its own.
+`add` gathers x + 1 into one array; `add, sum` reduces it to a number. nums_core may not read blocks together here,
+which would leave it a single task for the sum; the number of tasks it ran is printed. Dask's libraries get fewer,
+since 100,000 take them minutes. With --ray only nums_core runs, on a Ray cluster of its own.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 
 import numpy
@@ -51,7 +49,6 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="Ray workers")
     options = parser.parse_args()
     print(harness.heading())
-    os.environ["NUMS_MERGE_BYTES"] = "0"  # read by the processes that are started below
     results: dict[str, dict[str, harness.Timing]] = {name: {} for name in PROGRAMS}
     for name, program in PROGRAMS.items():
         for library in [NUMS] if options.ray else options.libs:
