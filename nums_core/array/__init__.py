@@ -9,6 +9,7 @@ from typing import Any as _Any
 from nums_core.array.array import Array as Array
 from nums_core.array.array import from_array as from_array
 from nums_core.array.assignment import *
+from nums_core.array.binary import *
 from nums_core.array.blocks import *
 from nums_core.array.computing import *
 from nums_core.array.contractions import *
@@ -33,15 +34,16 @@ from nums_core.array.reductions import *
 from nums_core.array.scans import *
 from nums_core.array.searching import *
 from nums_core.array.sets import *
+from nums_core.array.signals import *
 from nums_core.array.sorting import *
 from nums_core.array.statistics import *
 from nums_core.array.stores import *
 
 _FAMILIES = (
-    "assignment", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise",
+    "assignment", "binary", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise",
     "gufunc", "histograms", "indexing", "io", "joining", "manipulation", "moving", "names", "overlap",
     "padding", "positions", "products", "quantiles", "ranges", "reductions", "scans", "searching",
-    "sets", "sorting", "statistics", "stores",
+    "sets", "signals", "sorting", "statistics", "stores",
 )
 _LAZY = ("fft", "lib", "linalg", "ma", "random", "stats")
 

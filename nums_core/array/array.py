@@ -406,8 +406,8 @@ class Array:
             raise ValueError(f"non-broadcastable output operand with shape {self._expr.shape} doesn't match the "
                              f"broadcast shape {made.shape}; write x = x {name} y instead")
         if not np.can_cast(made.dtype, self.dtype, "same_kind"):
-            raise np._core._exceptions._UFuncOutputCastingError(getattr(np, name), "same_kind", made.dtype,  # type: ignore[attr-defined]
-                                                                self.dtype, 0)
+            raise DTypeError(f"Cannot cast ufunc {name!r} output from {made.dtype!r} to {self.dtype!r} with casting rule "
+                             "'same_kind'; write x = x + y (or the like) for a new array, or cast the operand")
         self._expr = build.cast(made, self.dtype)
         return self
 
@@ -568,6 +568,49 @@ class Array:
     def argtopk(self, k: int, axis: int = -1, split_every: Any = None) -> Array:
         return _sorting.argtopk(self, k, axis)
 
+    def partition(self, kth: Any, axis: int = -1, **kw: Any) -> None:
+        """Partition this array, as `ndarray.partition` does; `np.partition` gives a copy."""
+        self._expr = _sorting.partition(self, kth, axis=axis, **kw).expr
+
+    def argpartition(self, kth: Any, axis: int = -1, **kw: Any) -> Array:
+        return _sorting.argpartition(self, kth, axis=axis, **kw)
+
+    def put(self, indices: Any, values: Any, mode: str = "raise") -> None:
+        _assignment.put(self, indices, values, mode)
+
+    def view(self, dtype: Any = None, order: str = "C") -> Array:
+        """The same bytes read as another dtype."""
+        return _binary_forms.view(self, self.dtype if dtype is None else dtype, order)
+
+    @property
+    def flat(self) -> Array:
+        """All elements in a line."""
+        return _manipulation.ravel(self)
+
+    # -- out of here ------------------------------------------------------------------------------------------------------
+
+    def tobytes(self, order: str = "C") -> bytes:
+        return np.asarray(self._value("tobytes()")).tobytes(order)  # type: ignore[arg-type]
+
+    def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:  # noqa: A002
+        np.asarray(self._value("tofile()")).tofile(fid, sep, format)
+
+    def store(self, target: Any, **kw: Any) -> Any:
+        """Write into anything with `__setitem__`, block by block."""
+        return _io.store(self, target, **kw)
+
+    def to_zarr(self, *args: Any, **kw: Any) -> Any:
+        return _stores.to_zarr(self, *args, **kw)
+
+    def to_hdf5(self, filename: Any, datapath: str, **kw: Any) -> None:
+        _stores.to_hdf5(filename, datapath, self, **kw)
+
+    def to_svg(self, size: Any = None) -> str:
+        """A drawing of the grid of blocks."""
+        from nums_core.array import display
+
+        return display.svg(self)
+
     def to_device(self, device: Any, /, *, stream: Any = None) -> Array:
         if device != "cpu":
             raise MissingBackendError(f"device {device!r} is not available; arrays of this session live on 'cpu'")
@@ -708,10 +751,12 @@ def wrap(op: str, args: Sequence[Expr], params: tuple[Any, ...], shape: tuple[An
 
 # The modules below import Array, and Array's methods call them: they are imported last.
 from nums_core.array import assignment as _assignment  # noqa: E402
+from nums_core.array import binary as _binary_forms  # noqa: E402
 from nums_core.array import blocks as _blocks  # noqa: E402
 from nums_core.array import diagonals as _diagonals  # noqa: E402
 from nums_core.array import elementwise as _elementwise  # noqa: E402
 from nums_core.array import indexing as _indexing  # noqa: E402
+from nums_core.array import io as _io  # noqa: E402
 from nums_core.array import joining as _joining  # noqa: E402
 from nums_core.array import manipulation as _manipulation  # noqa: E402
 from nums_core.array import overlap as _overlap  # noqa: E402
@@ -721,3 +766,4 @@ from nums_core.array import scans as _scans  # noqa: E402
 from nums_core.array import searching as _searching  # noqa: E402
 from nums_core.array import sorting as _sorting  # noqa: E402
 from nums_core.array import statistics as _statistics  # noqa: E402
+from nums_core.array import stores as _stores  # noqa: E402

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nums_core.array import elementwise, reductions
-from nums_core.array.array import Array, as_expr, asarray, known_expr
+from nums_core.array.array import Array, _apply, asarray, known_expr
 from nums_core.array.blocks import map_blocks
-from nums_core.array.interop import array_ufunc
 from nums_core.errors import DTypeError
 from nums_core.expr import build
 
@@ -81,15 +79,10 @@ def real_if_close(a: Any, tol: float = 100) -> Array:
 
 def _each(function: Callable[..., Any], *operands: Any, **options: Any) -> Array:
     """A function of NumPy's on corresponding elements."""
-    given = [o if isinstance(o, (Array, np.generic, int, str)) else asarray(o) for o in operands]
-    if not any(isinstance(o, Array) for o in given):
-        given[0] = asarray(given[0])
-    shape = build.broadcast_shape([as_expr(o).shape if isinstance(o, Array) else () for o in given])
-    like = next(o for o in given if isinstance(o, Array) and o.ndim == len(shape))
-    dtype = function(*[np.ones(1, o.dtype) if isinstance(o, Array) else o for o in given], **options).dtype
-    pairs = [map_blocks(functools.partial(function, **options), *given, dtype=dtype, name=function.__name__)]
-    assert like is not None
-    return pairs[0]
+    given = [o if isinstance(o, Array) else np.asarray(o)[()] for o in operands]
+    bound = functools.partial(function, **options)
+    dtype = np.asarray(bound(*(np.ones(1, o.dtype) for o in given))).dtype
+    return _apply("user", *given, kw=(("dtype", dtype.str), ("function", bound)), dtype=dtype)
 
 
 def busday_count(begindates: Any, enddates: Any, weekmask: Any = "1111100", holidays: Any = (), busdaycal: Any = None) -> Array:
@@ -127,4 +120,4 @@ def datetime_as_string(arr: Any, unit: str | None = None, timezone: str = "naive
     return map_blocks(function, x, dtype=function(np.ones(1, x.dtype)).dtype, name="datetime_as_string")
 
 
-__all__ = ["busday_count", "busday_offset", "datetime_as_string", "is_busday", "packbits", "real_if_close", "unpackbits", "view"]
+__all__ = ["busday_count", "busday_offset", "datetime_as_string", "is_busday", "packbits", "real_if_close", "unpackbits"]

@@ -18,7 +18,6 @@ from nums_core.errors import ShapeError
 from nums_core.expr import build
 from nums_core.expr.lowering.overlap import Window, extents
 
-
 # -- derivatives ------------------------------------------------------------------------------------------------------
 
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:

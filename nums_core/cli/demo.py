@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy
@@ -97,29 +99,42 @@ def auc(y: Any, score: Any) -> float:
 
 def run(out: str, *, on_ray: bool = False, rows: int | None = None) -> int:
     """The whole job, printed; pictures go to the folder `out`. Returns the exit status."""
-    if on_ray:
-        session.init(ray={"simulated_nodes": 4})
-    began = time.perf_counter()
-    try:
-        data = prepare(rows)
-        late = float(data.y_train.mean())
-        print(f"{len(data.x_train)} flights to train on, {len(data.x_test)} to test on, {data.x_train.shape[1]} features, "
-              f"{100 * late:.1f} % arrive more than {LATE_MINUTES:.0f} minutes late")
-        beta, iterations, reports = newton(data.x_train, data.y_train)
-        _print_newton(iterations, reports)
-        model = LogisticRegression(tol=1e-10).fit(data.x_train, data.y_train)
-        gap = float(numpy.abs(numpy.append(model.coef_[0], model.intercept_) - beta.compute()).max())
-        print(f"estimator LogisticRegression: {model.n_iter_[0]} iterations, coefficients within {gap:.1e} of the above")
-        probability = model.predict_proba(data.x_test)[:, 1]
-        print(f"accuracy {accuracy(data.y_test, probability):.4f} (always 'on time': "
-              f"{1 - float(data.y_test.mean()):.4f}), AUC {auc(data.y_test, probability):.4f}")
-        _print_coefficients(data.names, model)
-        print(f"last Newton step:\n{reports[-1]}")
-        _draw(reports[0], out)
-        print(f"total {format_seconds(time.perf_counter() - began)}")
-    finally:
-        if on_ray:
+    with _four_nodes() if on_ray else nullcontext():
+        return _job(out, rows)
+
+
+@contextmanager
+def _four_nodes() -> Iterator[None]:
+    """A Ray cluster of four simulated nodes, in force for a `with` block."""
+    from nums_core.runtime.executors.ray_cluster import simulated_cluster
+
+    with simulated_cluster(4) as cluster:
+        session.init(cluster.address)
+        print(f"on Ray: {session.current().executor.cluster.n_workers} workers of four simulated nodes")
+        try:
+            yield
+        finally:
             session.shutdown()
+
+
+def _job(out: str, rows: int | None) -> int:
+    began = time.perf_counter()
+    data = prepare(rows)
+    late = float(data.y_train.mean())
+    print(f"{len(data.x_train)} flights to train on, {len(data.x_test)} to test on, {data.x_train.shape[1]} features, "
+          f"{100 * late:.1f} % arrive more than {LATE_MINUTES:.0f} minutes late")
+    beta, iterations, reports = newton(data.x_train, data.y_train)
+    _print_newton(iterations, reports)
+    model = LogisticRegression(tol=1e-10).fit(data.x_train, data.y_train)
+    gap = float(numpy.abs(numpy.append(model.coef_[0], model.intercept_) - beta.compute()).max())
+    print(f"estimator LogisticRegression: {model.n_iter_[0]} iterations, coefficients within {gap:.1e} of the above")
+    probability = model.predict_proba(data.x_test)[:, 1]
+    print(f"accuracy {accuracy(data.y_test, probability):.4f} (always 'on time': "
+          f"{1 - float(data.y_test.mean()):.4f}), AUC {auc(data.y_test, probability):.4f}")
+    _print_coefficients(data.names, model)
+    print(f"last Newton step:\n{reports[-1]}")
+    _draw(reports[0], out)
+    print(f"total {format_seconds(time.perf_counter() - began)}")
     return 0
 
 

@@ -99,6 +99,12 @@ class Engine:
                 self.live_bytes -= block_bytes(block)
         self.blocks[b] = None
 
+    def sample(self) -> None:
+        """Write down how much is alive now."""
+        if self.store is not None or self.tracked:
+            live = self.live_bytes if self.store is None else self.store.live_bytes
+            self.memory.append((self.worker, time.perf_counter() - self.start_s, live))
+
     def spill_over(self, budget_bytes: float) -> None:
         """Keep to a budget from here on."""
         g, position = self.graph, self.plan.position
@@ -201,7 +207,7 @@ class Engine:
             with self._lock:
                 self._peak_bytes = max(self._peak_bytes, self.live_bytes + most)
                 self.live_bytes += live
-                self.memory.append((self.worker, time.perf_counter() - self.start_s, self.live_bytes))
+                self.sample()
 
     def _run_counted(self, work: Work) -> None:
         store, table = self.store, self.table
@@ -223,7 +229,7 @@ class Engine:
             store.leave(ids, t, block, need, counts=out is None)
             for b in dying:
                 store.free(b)
-            self.memory.append((self.worker, time.perf_counter() - self.start_s, store.live_bytes))
+            self.sample()
 
     def release(self, reads: list[int], readers: dict[int, int], keep: np.ndarray) -> None:
         """Count down the blocks that a segment read from outside; free those nobody waits for."""

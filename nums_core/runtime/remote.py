@@ -179,6 +179,7 @@ class _Run:
         out += [pack([engine.load(b) for b in ids.tolist()]) for ids in s.exports]
         for b in prepared.drop[index]:
             engine.free(b)
+        engine.sample()
         return out
 
     def finish(self) -> dict[int, KeptBlocks]:

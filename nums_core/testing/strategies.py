@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def chunks_for(draw: Any, shape: Sequence[int]) -> Chunks:
     for n in shape:
         cuts = draw(st.lists(st.integers(1, n - 1), unique=True, max_size=4)) if n > 1 else []
         edges = [0, *sorted(cuts), n]
-        out.append(tuple(b - a for a, b in zip(edges, edges[1:], strict=False)))
+        out.append(tuple(b - a for a, b in itertools.pairwise(edges)))
     return tuple(out)
 
 

@@ -106,29 +106,29 @@ def test_one_pass_statistics_do_not_spill(results):
     assert results["mean"]["spilled"] == results["std"]["spilled"] == results["gram"]["spilled"] == 0
 
 
-SMALL = 2**20
+SMALL = 2**22
 
 
 @pytest.fixture
 def small_budget():
-    with config.set(block_bytes=2**16), nums_core.init(memory=SMALL, threads=2) as session:
+    with config.set(block_bytes=2**18), nums_core.init(memory=SMALL, threads=2) as session:
         yield session
 
 
 @pytest.mark.parametrize("build", [
     lambda x: nc.sort(x),
     lambda x: nc.argsort(x),
-    lambda x: nc.sort(x.reshape(4000, -1), axis=0),
+    lambda x: nc.sort(x.reshape(8000, -1), axis=0),
     lambda x: nc.unique(nc.rint(x * 1000)),
     lambda x: nc.quantile(x, [0.1, 0.5]),
-    lambda x: x.reshape(4000, -1).T.rechunk((2, -1)) + 1,
+    lambda x: x.reshape(8000, -1).T.rechunk((25, -1)) + 1,
     lambda x: (x.reshape(-1, 40) - x.reshape(-1, 40).mean(axis=0)).T @ x.reshape(-1, 40),
 ], ids=["sort", "argsort", "sort columns", "unique", "quantile", "transpose", "product"])
 def test_small_budgets_give_the_same(small_budget, build):
-    x = nc.random.default_rng(0).normal(size=400_000)
+    x = nc.random.default_rng(0).normal(size=1_600_000)
     kept = build(x).persist()
     report = nc.last_report()
-    assert float(report.peak_bytes.max()) <= SMALL + 2**17
+    assert float(report.peak_bytes.max()) <= SMALL + 2**19
     got = kept.compute()
     nums_core.shutdown()
     expected = build(x).compute()
@@ -136,7 +136,7 @@ def test_small_budgets_give_the_same(small_budget, build):
 
 
 def test_persisted_blocks_survive_spilling(small_budget):
-    x = nc.random.default_rng(0).normal(size=400_000)
+    x = nc.random.default_rng(0).normal(size=1_600_000)
     y = (x * 2).persist()
     assert nc.last_report().spilled_bytes > 0
     for _ in range(2):

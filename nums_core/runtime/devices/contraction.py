@@ -68,7 +68,7 @@ class _WithPrograms:
     def __call__(self, args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
         along = [(b.shape[k], b.size) for b, k in zip(blocks, self.axes, strict=False) if k is not None]
         n = along[0][0] if along else 0
-        step = max(TILE_ELEMENTS * n // max((size for _, size in along), default=1), 64)
+        step = max(TILE_ELEMENTS * n // max((size for _, size in along if size), default=1), 64)
         if n <= step or (out is not None and out.size > TILE_ELEMENTS):
             return self._at_once(blocks, out)
         made = self._at_once(self._tile(blocks, 0, step), out)

@@ -24,6 +24,7 @@ from nums_core.runtime.devices.elementwise import CALLS, UNSTRIDED
 # Working set of one tile over all its buffers: about half of a usual L2, so that inputs stream past it.
 TILE_BYTES = 256 * 1024
 STRIP = 256  # elements of a row of a tile that some operand is read across
+BOX_ELEMS = 32 * 1024  # of a tile with gaps: cutting it out of each operand costs a few microseconds
 _scratch = threading.local()
 
 
@@ -280,9 +281,11 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
                 tiles.run_flat(cut, stop - i, target[i:stop])
             return out
         crossing = {axis for v in views if runs_across(v) and (axis := fastest(v)) is not None}
-        box = _tile_box(shape, max(tiles.tile_elems, 64 * STRIP), crossing)
+        box = _tile_box(shape, max(tiles.tile_elems, BOX_ELEMS), crossing)
+        whole = [v.shape == shape for v in views]
         for at in _boxes(shape, box):
             target = out[at]
-            tiles.run([_cut(v, at) for v in views], target.shape, False, target)
+            cut = [v[at] if w else _cut(v, at) for v, w in zip(views, whole, strict=True)]
+            tiles.run(cut, target.shape, False, target)
         return out
     return run
