@@ -64,10 +64,14 @@ def _cast(value: Any, dtype: np.dtype) -> Expr | np.generic:
     """A value to assign: a scalar of the array's dtype, or an expression of it."""
     if not isinstance(value, Array):
         if np.ndim(value) == 0 and not hasattr(value, "dtype"):
-            return np.asarray(value, dtype)[()]  # Python scalars: NumPy's checks of range
+            return _scalar(np.asarray(value, dtype))  # Python scalars: NumPy's checks of range
         if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0:
-            return np.asarray(value).astype(dtype)[()]
+            return _scalar(np.asarray(value).astype(dtype))
     return build.cast(as_expr(value), dtype)
+
+
+def _scalar(x: np.ndarray) -> Any:
+    return x[()]
 
 
 def _filled(v: Expr | np.generic, shape: tuple[Any, ...], chunks: grid.Chunks) -> Expr:

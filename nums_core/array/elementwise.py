@@ -260,6 +260,7 @@ def isnull(x: Any) -> Array:
 
 
 def notnull(x: Any) -> Array:
+    """dask's name for neither NaN nor NaT."""
     return logical_not(isnull(x))
 
 

@@ -112,10 +112,10 @@ class LogisticRegression(Estimator):
     def _newton(self, x: Any, y: Any) -> Any:
         d = x.shape[1]
         penalty, c = (1.0, float(self.C)) if np.isfinite(self.C) else (0.0, 1.0)
-        ridge = np.full(d, penalty)
+        weights = np.full(d, penalty)
         if self.fit_intercept:
-            ridge[-1] = 0.0
-        ridge, beta = nc.asarray(ridge).persist(), nc.zeros(d).persist()
+            weights[-1] = 0.0
+        ridge, beta = nc.asarray(weights).persist(), nc.zeros(d).persist()
         loss = float(_loss(x, y, beta, ridge, c))
         for iteration in range(1, self.max_iter + 1):
             step, _ = _direction(x, y, beta, ridge, c)

@@ -30,10 +30,10 @@ def transpose(a: Any, axes: Sequence[int] | None = None) -> Array:
     x = as_expr(a)
     if axes is None:
         return Array(build.transpose(x, range(x.ndim)[::-1]))
-    axes = tuple(axes) if not isinstance(axes, (int, np.integer)) else (axes,)
-    if len(axes) != x.ndim:
+    named = [int(i) for i in np.atleast_1d(axes)]
+    if len(named) != x.ndim:
         raise ValueError(f"axes don't match array: {axes} for {x.ndim} dimensions; name every axis once")
-    order = [normalize_axis_index(int(i), x.ndim) for i in axes]
+    order = [normalize_axis_index(i, x.ndim) for i in named]
     if len(set(order)) != len(order):
         raise ValueError(f"repeated axis in transpose: {axes}; name every axis once")
     return Array(build.transpose(x, order))

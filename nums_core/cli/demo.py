@@ -55,8 +55,8 @@ def prepare(rows: int | None = None) -> Data:
     y = late[arrived].rechunk(BLOCK_ROWS)
 
     train = np.random.default_rng(13).random(n, chunks=BLOCK_ROWS)[arrived] < 0.8
-    parts = np.persist(x[train], y[train], x[~train], y[~train])
-    return Data(*parts, names=[*numbers, *(f"carrier_{c}" for c in carriers)])
+    x_train, y_train, x_test, y_test = np.persist(x[train], y[train], x[~train], y[~train])
+    return Data(x_train, y_train, x_test, y_test, [*numbers, *(f"carrier_{c}" for c in carriers)])
 
 
 @np.jit

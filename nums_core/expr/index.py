@@ -29,7 +29,7 @@ class Frozen:
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = np.ascontiguousarray(array)
-        self._key = (self.array.dtype.str, self.array.shape, hashlib.blake2b(self.array, digest_size=16).digest())
+        self._key = (self.array.dtype.str, self.array.shape, hashlib.blake2b(self.array.data, digest_size=16).digest())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Frozen) and self._key == other._key

@@ -167,7 +167,7 @@ def test_other_errors():
         a[::0]
     with pytest.raises(ValueError, match=r"could not broadcast input array from shape \(4,3\) into shape \(6,4\)"):
         a[0] = numpy.ones((4, 3))
-    with pytest.raises(ValueError, match="shape mismatch: value array of shape .3,. could not be broadcast"):
+    with pytest.raises(ValueError, match=r"shape mismatch: value array of shape .3,. could not be broadcast"):
         a[[0, 1], 0, 0] = [1, 2, 3]
     with pytest.raises(ValueError, match="cannot assign 3 input values to the 2 output values where the mask is true"):
         a[X < 2] = [1, 2, 3]

@@ -106,7 +106,7 @@ def test_one_pass_statistics_do_not_spill(results):
     assert results["mean"]["spilled"] == results["std"]["spilled"] == results["gram"]["spilled"] == 0
 
 
-SMALL = 2**21
+SMALL = 3 * 2**19
 
 
 @pytest.fixture
@@ -118,14 +118,14 @@ def small_budget():
 @pytest.mark.parametrize("build", [
     lambda x: nc.sort(x),
     lambda x: nc.argsort(x),
-    lambda x: nc.sort(x.reshape(8192, -1), axis=0),
+    lambda x: nc.sort(x.reshape(4096, -1), axis=0),
     lambda x: nc.unique(nc.rint(x * 1000)),
     lambda x: nc.quantile(x, [0.1, 0.5]),
-    lambda x: x.reshape(8192, -1).T.rechunk((4, -1)) + 1,
+    lambda x: x.reshape(4096, -1).T.rechunk((4, -1)) + 1,
     lambda x: (x.reshape(-1, 32) - x.reshape(-1, 32).mean(axis=0)).T @ x.reshape(-1, 32),
 ], ids=["sort", "argsort", "sort columns", "unique", "quantile", "transpose", "product"])
 def test_small_budgets_give_the_same(small_budget, build):
-    x = nc.random.default_rng(0).normal(size=2**20)
+    x = nc.random.default_rng(0).normal(size=2**19)
     kept = build(x).persist()
     report = nc.last_report()
     assert float(report.peak_bytes.max()) <= SMALL + 2**19
@@ -136,7 +136,7 @@ def test_small_budgets_give_the_same(small_budget, build):
 
 
 def test_persisted_blocks_survive_spilling(small_budget):
-    x = nc.random.default_rng(0).normal(size=2**20)
+    x = nc.random.default_rng(0).normal(size=2**19)
     y = (x * 2).persist()
     assert nc.last_report().spilled_bytes > 0
     for _ in range(2):

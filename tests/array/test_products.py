@@ -83,7 +83,7 @@ def test_more_axes_than_the_alphabet_has_letters():
     assert nc.tensordot(nc.from_array(x, chunks=-1), nc.from_array(x, chunks=-1), 27).compute() == 2**27
 
 
-@pytest.mark.parametrize("call", [dict(axes=[(0, 1), (1, 2), (0, 1)]), dict(axes=[(-2, -1), (-2, -1), (-1, -2)])], ids=str)
+@pytest.mark.parametrize("call", [{"axes": [(0, 1), (1, 2), (0, 1)]}, {"axes": [(-2, -1), (-2, -1), (-1, -2)]}], ids=str)
 def test_matmul_along_named_axes(call):
     a, b = values((4, 5, 3)), values((3, 5, 4) if call["axes"][0] == (0, 1) else (4, 3, 2))
     agree(nc.matmul(cut(a, 2), cut(b, 2), **call), np.matmul(a, b, **call))
@@ -152,9 +152,9 @@ def test_wrong_shapes(name, shapes, words):
 
 
 def test_other_refusals():
-    with pytest.raises(IndexError, match="tuple index out of range.*axes are 0 to 1"):
+    with pytest.raises(IndexError, match=r"tuple index out of range.*axes are 0 to 1"):
         nc.tensordot(nc.ones((2, 3)), nc.ones((2, 3)), ((7,), (0,)))
-    with pytest.raises(DTypeError, match="are not defined; cast with x.astype"):
+    with pytest.raises(DTypeError, match=r"are not defined; cast with x.astype"):
         nc.matmul(nc.ones((2, 2), dtype="m8[s]"), nc.ones((2, 2), dtype="m8[s]"))
     with pytest.raises(ValueError, match="diag requires an array of at least two dimensions"):
         nc.trace(nc.ones(3))
@@ -214,7 +214,7 @@ def test_einsum_keywords():
     assert nc.einsum("ij,kj->ik", cut(a, 2), a, out=out) is out
     with pytest.raises(TypeError, match="foo"):
         nc.einsum("ij", a, foo=1)
-    with pytest.raises(DTypeError, match="did not follow the rule 'safe'.*casting='unsafe'"):
+    with pytest.raises(DTypeError, match=r"did not follow the rule 'safe'.*casting='unsafe'"):
         nc.einsum("ij->i", values((3, 4)), dtype="i4")
     path, text = nc.einsum_path("ij,jk,kl->il", cut(a, 2), a.T, a)
     assert path[0] == "einsum_path" and "Complete contraction" in text

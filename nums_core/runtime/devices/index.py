@@ -69,7 +69,7 @@ def _join(first: int, dtype: np.dtype) -> Run:
             n = sum(b.shape[first] for b in blocks)
             out = np.empty(_shape_of(args, blocks, first, 1, n), dtype)
         for block, place in zip(blocks, places, strict=True):
-            out[(*(slice(None),) * first, place)] = block
+            out[_at(first, place)] = block
         return out
     return run
 
@@ -115,7 +115,7 @@ def _points_at(first: int, sizes: tuple[int, ...], begins: tuple[tuple[int, ...]
             return deliver(_take(sources[0], tuple(places), first).reshape(shape), out)
         made = np.empty((*shape[:first], len(places[0]), *sources[0].shape[first + k:]), sources[0].dtype)
         for owner, which, local in _by_owner(places, begins):
-            made[(*(slice(None),) * first, which)] = _take(sources[owner], local, first)
+            made[_at(first, which)] = _take(sources[owner], local, first)
         return deliver(made.reshape(shape), out)
     return run
 
@@ -146,7 +146,7 @@ def _join_at(first: int, width: int) -> Run:
         rest = parts[0][1].shape
         made = np.empty((*rest[:first], index.size, *rest[first + 1:]), parts[0][1].dtype)
         for which, values in parts:
-            made[(*(slice(None),) * first, which)] = values
+            made[_at(first, which)] = values
         return deliver(made.reshape(*rest[:first], *index.shape, *rest[first + 1:]), out)
     return run
 
@@ -240,6 +240,11 @@ def _triangle(n: int, k: int, m: int, lower: bool, column: bool) -> Run:
 
 # -- assignment -------------------------------------------------------------------------------------------------------
 
+def _at(first: int, *index: Any) -> tuple[Any, ...]:
+    """`index` on the axes from `first` on."""
+    return (*(slice(None),) * first, *index)
+
+
 def _copied(block: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     return block.copy() if out is None else deliver(block, out)
 
@@ -264,7 +269,7 @@ def _put_at(first: int, sizes: tuple[int, ...]) -> Run:
             return deliver(block, out)
         made = _copied(block, out)
         flat = values.reshape(*values.shape[:first], -1, *values.shape[first + values.ndim - block.ndim + k:])
-        made[(*(slice(None),) * first, *local)] = flat.take(which, axis=first)
+        made[_at(first, *local)] = flat.take(which, axis=first)
         return made
     return run
 
@@ -273,7 +278,7 @@ def _put_mask(first: int) -> Run:
     """A copy of the first block with the third one's elements where the second one is true."""
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
         made = _copied(blocks[0], out)
-        made[(*(slice(None),) * first, blocks[1])] = blocks[2]
+        made[_at(first, blocks[1])] = blocks[2]
         return made
     return run
 
