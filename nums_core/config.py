@@ -107,8 +107,8 @@ def _flag(value: Any) -> bool:
 
 
 _PARSE: dict[str, Callable[[Any], Any]] = {
-    "block_bytes": _at_least(1), "merge_bytes": _at_least(0), "threads": _at_least(0), "memory_bytes": _at_least(0), "spill_dir": str,
-    "reduction_order": _one_of("fixed", "local"), "layout": _one_of("packed", "cyclic"), "policy": str,
+    "block_bytes": _at_least(1), "merge_bytes": _at_least(0), "threads": _at_least(0), "memory_bytes": _at_least(0),
+    "spill_dir": str, "reduction_order": _one_of("fixed", "local"), "layout": _one_of("packed", "cyclic"), "policy": str,
     "implicit_compute": _flag, "progress": _one_of("auto", "on", "off"), "seed": _at_least(0),
     "plan_cache_size": _at_least(0),
 }

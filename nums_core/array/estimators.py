@@ -117,7 +117,9 @@ class LogisticRegression(Estimator):
             weights[-1] = 0.0
         ridge, beta = nc.asarray(weights).persist(), nc.zeros(d).persist()
         loss = float(_loss(x, y, beta, ridge, c))
-        for iteration in range(1, self.max_iter + 1):
+        iteration = 0
+        while iteration < self.max_iter:
+            iteration += 1
             step, _ = _direction(x, y, beta, ridge, c)
             beta, loss, change = _search(x, y, beta, step, ridge, c, loss)
             if change <= self.tol:

@@ -15,12 +15,7 @@ from nums_core.expr import build
 from nums_core.expr.node import Expr
 from nums_core.expr.opaque import Opaque
 from nums_core.ops.elementwise import UFUNCS, ufunc_loop
-
-# Which row of `array.reductions.FOLDS` is the reduction of a ufunc; the others run on whole lines.
-FOLD_OF = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_or": "any",
-           "logical_and": "all", "fmax": "fmax", "fmin": "fmin", "bitwise_or": "bitwise_or",
-           "bitwise_and": "bitwise_and", "bitwise_xor": "bitwise_xor"}
-
+from nums_core.ops.scans import SCANS
 
 class Ufunc:
     """A NumPy ufunc, lazily: `f(*arrays, out=, where=, dtype=)`, `f.outer(a, b)`, `f.reduce(a)`, `f.accumulate(a)`.
@@ -105,9 +100,9 @@ class Ufunc:
         matters (`subtract`) go over whole lines."""
         from nums_core.array import reductions
 
-        if self.name in FOLD_OF:
+        if self.name in SCANS:  # functions that may be regrouped have a reduction of their own
             given = {} if initial is np._NoValue or initial is None else {"initial": initial}
-            return reductions.by_name(FOLD_OF[self.name], array, axis=axis, dtype=dtype, out=out, keepdims=keepdims,
+            return reductions.by_name(SCANS[self.name], array, axis=axis, dtype=dtype, out=out, keepdims=keepdims,
                                       where=where, **given)
         self._check_binary("reduce")
         if where is not True:

@@ -76,12 +76,12 @@ def newton(x: Any, y: Any, c: float = 1.0, tol: float = 1e-10, max_iter: int = 3
     ridge = np.asarray(numpy.append(numpy.full(d - 1, 1 / c), 0.0)).persist()
     beta = np.zeros(d).persist()
     reports = []
-    for iteration in range(1, max_iter + 1):
+    while len(reports) < max_iter:
         beta, change = newton_step(x, y, beta, ridge)
         reports.append(np.last_report())
         if float(change) < tol:
             break
-    return beta, iteration, reports
+    return beta, len(reports), reports
 
 
 def accuracy(y: Any, probability: Any) -> float:

@@ -56,7 +56,7 @@ def same(*dtypes: Any, **kw: Any) -> np.dtype:
 def promote(*dtypes: Any, **kw: Any) -> np.dtype:
     """NumPy's promotion; Python scalar types are weak."""
     weak = {int: 0, float: 0.0, complex: 0j}
-    return np.result_type(*(weak[d] if d in weak else d for d in dtypes))
+    return np.result_type(*(weak.get(d, d) for d in dtypes))
 
 
 def boolean(*dtypes: Any, **kw: Any) -> np.dtype:

@@ -1,5 +1,7 @@
 """The halving tree: one order of combination from n alone, cuttable anywhere."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_ranges_nest_and_differ_by_at_most_one(n):
 def test_may_be_cut_at_any_depth(n, data):
     d = data.draw(st.integers(0, tree.depth(n)))
     edges = tree.bounds(n, d)
-    parts = [shape(list(range(a, b))) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [shape(list(range(a, b))) for a, b in itertools.pairwise(edges)]
     assert shape(parts) == shape(list(range(n)))
 
 

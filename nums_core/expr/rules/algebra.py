@@ -37,7 +37,7 @@ def neutral(node: Expr) -> Expr | None:
 
 
 def involution(node: Expr) -> Expr | None:
-    name, _, spec = node.params
+    name = node.params[0]
     if name in INVOLUTIONS and node.args:
         x = node.args[0]
         if x.op == "ewise" and x.params[0] == name and x.dtype == node.dtype:
@@ -57,7 +57,7 @@ def idempotent(node: Expr) -> Expr | None:
 
 def small_power(node: Expr) -> Expr | None:
     """x ** 2 = x * x and x ** 0.5 = sqrt(x), as NumPy's own operator does."""
-    name, kw, spec = node.params
+    name, _, spec = node.params
     if name != "power" or not isinstance(spec[1], Const) or not isinstance(spec[0], int) or node.dtype.kind not in "fc":
         return None
     function = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}.get(complex(spec[1].value).real)
