@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nums_core.errors import ConfigError
@@ -25,7 +25,7 @@ def parse_bytes(value: int | float | str) -> int:
     """Bytes from a number or a text such as ``"512MiB"``."""
     if isinstance(value, (int, float)):
         return int(value)
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-zA-Z]*)\s*", value)
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-zA-Z]*)\s*", value)
     if match is None or match[2].lower() not in _UNITS:
         raise ConfigError(f"{value!r} is not a size; write a number of bytes or one with a unit, as in '512MiB'")
     return int(float(match[1]) * _UNITS[match[2].lower()])
@@ -143,8 +143,18 @@ def get() -> Config:
     return _current
 
 
+# dask's settings that have a counterpart here.
+DASK_NAMES = {"array.chunk-size": "block_bytes", "num_workers": "threads", "temporary-directory": "spill_dir"}
+
+
 class set:  # noqa: A001, N801  -- reads as `config.set(...)`, as a call or as a context manager
     """Change settings, for good or for a `with` block.
+
+    Parameters
+    ----------
+    changes : dict, optional
+        The same as keywords. Names with dots are dask's: those with a counterpart here are translated, others ignored.
+    **keywords
 
     Raises
     ------
@@ -152,9 +162,10 @@ class set:  # noqa: A001, N801  -- reads as `config.set(...)`, as a call or as a
         Unknown names (with the nearest valid one) and values out of range; nothing is changed then.
     """
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, changes: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         global _current
-        checked = _checked(changes)
+        given = {DASK_NAMES.get(k, k): v for k, v in (changes or {}).items()} | keywords
+        checked = _checked({k: v for k, v in given.items() if "." not in k})
         with _lock:
             self._before = {key: getattr(_current, key) for key in checked}
             _current = dataclasses.replace(_current, **checked)

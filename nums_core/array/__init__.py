@@ -21,6 +21,7 @@ from nums_core.array.histograms import *
 from nums_core.array.indexing import *
 from nums_core.array.io import *
 from nums_core.array.joining import *
+from nums_core.array.lengths import *
 from nums_core.array.manipulation import *
 from nums_core.array.moving import *
 from nums_core.array.names import *
@@ -41,7 +42,7 @@ from nums_core.array.stores import *
 
 _FAMILIES = (
     "assignment", "binary", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise",
-    "gufunc", "histograms", "indexing", "io", "joining", "manipulation", "moving", "names", "overlap",
+    "gufunc", "histograms", "indexing", "io", "joining", "lengths", "manipulation", "moving", "names", "overlap",
     "padding", "positions", "products", "quantiles", "ranges", "reductions", "scans", "searching",
     "sets", "signals", "sorting", "statistics", "stores",
 )

@@ -22,6 +22,9 @@ from nums_core.expr import build
 from nums_core.expr import grid as grids
 from nums_core.expr.node import Expr, Source, make
 
+# What NumPy's operator `**`, unlike its function, does for these dtypes and Python numbers.
+_POWERS = {("c", int, 2): "square", ("c", float, 2): "square", ("c", float, 0.5): "sqrt", ("c", int, -1): "reciprocal",
+           ("b", int, 2): "square"}
 Scalar = (numbers.Number, np.generic, bool)
 _sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
 
@@ -300,6 +303,8 @@ class Array:
         return other // self, other % self
 
     def __pow__(self, other: Any) -> Any:
+        if type(other) in (int, float) and (self.dtype.kind, type(other), other) in _POWERS:
+            return _apply(_POWERS[self.dtype.kind, type(other), other], self)
         return _binary("power", self, other)
 
     def __rpow__(self, other: Any) -> Any:
@@ -532,13 +537,16 @@ class Array:
         return _manipulation.squeeze(self, axis)
 
     def repeat(self, repeats: Any, axis: int | None = None) -> Array:
-        return _joining.repeat(self, repeats, axis)
+        return _lengths.repeat(self, repeats, axis)
 
     def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
         return _diagonals.diagonal(self, offset, axis1, axis2)
 
     def take(self, indices: Any, axis: int | None = None, **kw: Any) -> Array:
         return _indexing.take(self, indices, axis, **kw)
+
+    def shuffle(self, indexer: Any, axis: int, chunks: Any = "auto") -> Array:
+        return _searching.shuffle(self, indexer, axis, chunks)
 
     def compress(self, condition: Any, axis: int | None = None) -> Array:
         return _indexing.compress(condition, self, axis)
@@ -559,8 +567,8 @@ class Array:
     def argsort(self, axis: int = -1, **kw: Any) -> Array:
         return _sorting.argsort(self, axis=axis, **kw)
 
-    def searchsorted(self, v: Any, side: str = "left") -> Array:
-        return _sorting.searchsorted(self, v, side)
+    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> Array:
+        return _sorting.searchsorted(self, v, side, sorter)
 
     def topk(self, k: int, axis: int = -1, split_every: Any = None) -> Array:
         return _sorting.topk(self, k, axis)
@@ -758,6 +766,7 @@ from nums_core.array import elementwise as _elementwise  # noqa: E402
 from nums_core.array import indexing as _indexing  # noqa: E402
 from nums_core.array import io as _io  # noqa: E402
 from nums_core.array import joining as _joining  # noqa: E402
+from nums_core.array import lengths as _lengths  # noqa: E402
 from nums_core.array import manipulation as _manipulation  # noqa: E402
 from nums_core.array import overlap as _overlap  # noqa: E402
 from nums_core.array import products as _products  # noqa: E402

@@ -259,7 +259,7 @@ def put(a: Array, ind: Any, v: Any, mode: str = "raise") -> None:
 
 def _repeated(v: Any, n: int) -> Any:
     """`n` values: those of `v`, over and over."""
-    from nums_core.array.joining import resize
+    from nums_core.array.lengths import resize
 
     v = asarray(v) if not isinstance(v, Array) else v
     return v.reshape(()) if v.size == 1 else resize(v, (n,))

@@ -150,6 +150,9 @@ def _by_mask(x: Expr, mask: Any, first: int) -> Expr:
         e = mask.expr
         if not (grid.known(x.chunks) and grid.known(e.chunks)) and x.chunks[first:first + width] != e.chunks:
             x, e = known_expr(Array(x)), known_expr(mask)  # sizes from unlike selections: computed and kept
+            if x.shape[first:first + width] != e.shape:
+                raise IndexError(f"boolean index did not match indexed array: the mask has shape {e.shape}, the axes it "
+                                 f"runs over {x.shape[first:first + width]}; select with a mask of that shape")
         x = index.in_runs(x, first, width)
         return index.select(x, build.rechunk(e, x.chunks[first:first + width]), first)
     if SPARSE * np.count_nonzero(mask) <= mask.size:

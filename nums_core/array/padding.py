@@ -10,7 +10,7 @@ import numpy as np
 
 from nums_core.array.array import Array, known_expr
 from nums_core.array.indexing import whole_lines
-from nums_core.array.joining import by_runs
+from nums_core.array.lengths import by_runs
 from nums_core.array.manipulation import broadcast_to
 from nums_core.expr import build, index
 from nums_core.expr.node import Expr

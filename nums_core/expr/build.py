@@ -261,9 +261,14 @@ def slice_chunks(sizes: Sequence[int], start: int, step: int, n: int) -> tuple[i
     if n == 0:
         return (0,)
     low, stride = (start, step) if step > 0 else (start + (n - 1) * step, -step)
-    borders = np.concatenate([[0], np.cumsum(sizes)])
-    counts = np.diff(np.clip(-(-(borders - low) // stride), 0, n))
-    return tuple(counts[counts > 0][::1 if step > 0 else -1].tolist())
+    out, end, before = [], 0, 0
+    for size in sizes:
+        end += size
+        upto = min(max(-(-(end - low) // stride), 0), n)  # elements of the slice in front of `end`
+        if upto > before:
+            out.append(upto - before)
+        before = upto
+    return tuple(out if step > 0 else out[::-1])
 
 
 def concatenate(parts: Sequence[Expr], axis: int) -> Expr:

@@ -280,17 +280,17 @@ class BudgetStore:
         if over <= 0:
             return True
         passed = []
-        while over > 0 and self.victims:
-            entry = heapq.heappop(self.victims)
-            b = entry[1]
-            if b in self.pins or not self._spillable(b):
-                continue
-            if b in keep:
-                passed.append(entry)
-                continue
-            over -= self._spill(b)
-        for entry in passed:
-            heapq.heappush(self.victims, entry)
+        try:
+            while over > 0 and self.victims:
+                entry = heapq.heappop(self.victims)
+                b = entry[1]
+                if b in keep:
+                    passed.append(entry)
+                elif b not in self.pins and self._spillable(b):
+                    over -= self._spill(b)
+        finally:
+            for entry in passed:
+                heapq.heappush(self.victims, entry)
         return over <= 0
 
     def _spill(self, b: int) -> float:

@@ -447,6 +447,24 @@ def test_put_functions():
         np.put_along_axis(x, numpy.array([[1]]), 1, 1)
 
 
+def test_masks_of_other_arrays_of_unknown_extent():
+    a, b = np.from_array(numpy.arange(20), 6), np.from_array(numpy.arange(20)[::-1].copy(), 7)
+    y, m = a[a % 2 == 0], b[b % 2 == 0] > 8
+    numpy.testing.assert_array_equal(y[m].compute(), numpy.arange(0, 20, 2)[numpy.arange(18, -1, -2) > 8])
+    with pytest.raises(IndexError, match="did not match"):
+        a[a > 10][m]
+
+
+def test_replays_take_their_own_arguments():
+    f = np.jit(lambda x, i: (x.reshape(-1)[3:][i], x[x > 2], np.roll(x, 1)))
+    for k in range(3):
+        x = numpy.arange(12.0).reshape(3, 4) + k
+        for y in (x, numpy.asfortranarray(x)):
+            made = f(np.from_array(y, 2), np.from_array(numpy.array([k, 2]), 2))
+            for m, e in zip(made, (x.reshape(-1)[3:][[k, 2]], x[x > 2], numpy.roll(x, 1))):
+                numpy.testing.assert_array_equal(m.compute(), e)
+
+
 def test_indexing_computes_nothing():
     from nums_core import session
 

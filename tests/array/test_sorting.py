@@ -219,3 +219,16 @@ def test_fits_looks_at_lines():
     x = nc.ones((100, 3), chunks=(10, 3)).expr
     with config.set(block_bytes=800):
         assert fits(x, [0]) and fits(x, [1]) and not fits(x, [0, 1])
+
+
+def test_a_run_is_divided_in_one_go():
+    """What was spilled comes back once: all pieces of a run one after the other, before any merge."""
+    with config.set(block_bytes=64):
+        plan = nc.sort(nc.random.default_rng(0).random(1000, chunks=100)).explain()
+    labels = [plan.graph.families[plan.graph.family_of[t]].label for t in plan.order]
+    pieces = [int(plan.graph.inputs(t)[0]) for t, name in zip(plan.order, labels, strict=True) if name == "sort.piece"]
+    assert pieces == sorted(pieces)
+    assert labels.index("sort.merge") > len(labels) - 1 - labels[::-1].index("sort.piece")
+    merges = [k for k, name in enumerate(labels) if name == "sort.merge"]
+    fits = [k for k, name in enumerate(labels) if name == "sort.fit"]
+    assert fits[0] < merges[3]  # result blocks are made as soon as their neighbours are

@@ -203,6 +203,17 @@ def test_a_task_alone_goes_on_over_the_budget(folder):
     store.leave([], 0, block(0), 5 * BLOCK)
 
 
+def test_what_is_on_disk_already_is_not_written_again(folder):
+    store = filled(2, 2 * BLOCK)
+    for _ in range(3):
+        for b in (0, 1):
+            assert store.enter([b], BLOCK)[0] is not None
+            store.leave([b], 9, block(9), BLOCK)
+            store.free(9)
+    assert store.unspilled_bytes > 2 * BLOCK
+    assert store.spilled_bytes <= 2 * BLOCK
+
+
 def test_a_failed_spill_does_not_leave_others_waiting(folder, monkeypatch):
     store = filled(2, 2 * BLOCK)
 

@@ -114,7 +114,7 @@ def words(source: Stream, shape: Sequence[int], chunks: Any = "auto") -> Array:
     return drawn(source, "words", (), tuple(shape), chunks, np.uint64)
 
 
-# -- parameters -----------------------------------------------------------------------------------------------------------
+# -- parameters -------------------------------------------------------------------------------------------------------
 
 def is_number(x: Any) -> bool:
     return isinstance(x, Scalar) or (isinstance(x, np.ndarray) and x.ndim == 0)

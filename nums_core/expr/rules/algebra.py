@@ -11,14 +11,14 @@ import numpy as np
 
 from nums_core.expr.node import Const, Expr, make
 
-NEUTRAL = [
-    ("multiply", 1, 1),  # x * 1 = x
-    ("multiply", 0, 1),  # 1 * x = x
-    ("divide", 1, 1),  # x / 1 = x
-    ("subtract", 1, 0),  # x - 0 = x
-    ("power", 1, 1),  # x ** 1 = x
-    ("logical_or", 1, False),  # b | False = b
-    ("logical_and", 1, True),  # b & True = b
+NEUTRAL = [  # dtypes by kind: a complex product rounds zeros and infinities anew, so 1 is not neutral there
+    ("multiply", 1, 1, "biufm"),  # x * 1 = x
+    ("multiply", 0, 1, "biufm"),  # 1 * x = x
+    ("divide", 1, 1, "f"),  # x / 1 = x
+    ("subtract", 1, 0, "biufcmM"),  # x - 0 = x
+    ("power", 1, 1, "iuf"),  # x ** 1 = x
+    ("logical_or", 1, False, "b"),  # b | False = b
+    ("logical_and", 1, True, "b"),  # b & True = b
 ]
 INVOLUTIONS = {"negative", "conjugate", "logical_not", "invert"}  # f(f(x)) = x
 IDEMPOTENT = {"absolute", "fabs", "floor", "ceil", "trunc", "rint", "sign", "positive"}  # f(f(x)) = f(x)
@@ -26,14 +26,21 @@ IDEMPOTENT = {"absolute", "fabs", "floor", "ceil", "trunc", "rint", "sign", "pos
 
 def neutral(node: Expr) -> Expr | None:
     name, _, spec = node.params
-    for row, where, value in NEUTRAL:
+    for row, where, value, kinds in NEUTRAL:
         if name == row and isinstance(spec[where], Const) and isinstance(spec[1 - where], int):
             c = spec[where].value
             x = node.args[spec[1 - where]]
-            signed_zero = value == 0 and np.signbit(np.asarray(c, complex).real)
-            if c == value and not signed_zero and x.dtype == node.dtype and x.shape == node.shape:
+            if (x.dtype == node.dtype and x.shape == node.shape and x.dtype.kind in kinds and c == value
+                    and not _negative_zero(c)):
                 return x
     return None
+
+
+def _negative_zero(c: np.generic) -> bool:
+    """Whether a part of `c` is -0.0, which is no neutral element of anything."""
+    if c.dtype.kind not in "fc":
+        return False
+    return bool(((c.real == 0) & np.signbit(c.real)) | ((c.imag == 0) & np.signbit(c.imag)))
 
 
 def involution(node: Expr) -> Expr | None:
@@ -48,7 +55,7 @@ def involution(node: Expr) -> Expr | None:
 
 def idempotent(node: Expr) -> Expr | None:
     name = node.params[0]
-    if name in IDEMPOTENT and node.args:
+    if name in IDEMPOTENT and node.args and node.dtype.kind != "c":  # the sign of a complex number is rounded
         x = node.args[0]
         if x.op == "ewise" and x.params[0] == name and x.dtype == node.dtype:
             return x
@@ -56,12 +63,12 @@ def idempotent(node: Expr) -> Expr | None:
 
 
 def small_power(node: Expr) -> Expr | None:
-    """x ** 2 = x * x and x ** 0.5 = sqrt(x), as NumPy's own operator does."""
+    """x ** 2 = square(x), x ** 0.5 = sqrt(x), x ** -1 = 1 / x: what NumPy's loop does for real numbers."""
     name, _, spec = node.params
-    if name != "power" or not isinstance(spec[1], Const) or not isinstance(spec[0], int) or node.dtype.kind not in "fc":
+    if name != "power" or not isinstance(spec[1], Const) or not isinstance(spec[0], int) or node.dtype.kind != "f":
         return None
-    function = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}.get(complex(spec[1].value).real)
-    if function is None or complex(spec[1].value).imag or node.args[0].dtype != node.dtype:
+    function = {2.0: "square", 0.5: "sqrt", -1.0: "reciprocal"}.get(float(spec[1].value))
+    if function is None or node.args[0].dtype != node.dtype:
         return None
     return make("ewise", node.args, (function, (), (0,)), node.shape, node.dtype, node.chunks, node.line)
 

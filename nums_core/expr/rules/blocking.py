@@ -111,7 +111,8 @@ class _Bytes:
         self.labels = node.params[:3]
         (a, b), item = node.args, node.dtype.itemsize
         self.left, self.right, self.out = (math.prod(x.shape) * item for x in (a, b, node))
-        self.gram = _source(a) is _source(b)
+        (x, lx), (y, ly) = (_source(e, labels) for e, labels in zip(node.args, node.params, strict=False))
+        self.gram = x is y and all(p == q for p, q in zip(lx, ly, strict=True) if p in ly or q in lx)
         self.wide = [a.ndim > 2, b.ndim > 2]
 
     def cost(self, pieces: dict[str, int], summed: Sequence[str], refined: bool) -> float:
@@ -127,10 +128,13 @@ class _Bytes:
         return total + (2.0 * n_sum * self.out if n_sum > 1 else 0.0) + (2.0 * self.out if refined else 0.0)
 
 
-def _source(x: Expr) -> Expr:
+def _source(x: Expr, labels: str) -> tuple[Expr, str]:
+    """What an expression permutes the axes of, and the labels of those."""
     while x.op == "axes":
+        (source,) = x.params
+        labels = "".join(labels[source.index(i)] for i in range(x.ndim))
         x = x.args[0]
-    return x
+    return x, labels
 
 
 def _halved(node: Expr, cuts: Cuts, size: _Bytes, want: float) -> Cuts:

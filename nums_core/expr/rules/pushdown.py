@@ -1,7 +1,7 @@
 """Slices and re-blockings go down through operations with a structure of their own.
 
     gather(concat(a, b))     -> concat(gather(a), gather(b))      only blocks that straddle a border are put together
-    gather(points(x))        -> points(gather(x)) of fewer points
+    gather(points(x))        -> points(gather(x)) of fewer points (as many, where nobody else reads the operand)
     reshape(leaf)            -> leaf of the source's other shape  (a view: nothing moves)
     select(gather(x), gather(f(x)))  -> the mask is made of what is selected from
 
@@ -13,11 +13,12 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from typing import Any
 
-from nums_core.expr.build import gather
+from nums_core.expr.build import gather, slice_chunks
 from nums_core.expr.grid import known
 from nums_core.expr.index import Frozen
 from nums_core.expr.node import Expr, Region, make
@@ -54,7 +55,7 @@ def _reached(node: Expr, x: Expr, axis: int) -> list[tuple[int, int]]:
     ends = list(itertools.accumulate(a.shape[axis] for a in x.args))
     out, at = [], 0
     for n in node.chunks[axis]:
-        both = [next(j for j, e in enumerate(ends) if start + i * step < e) for i in (at, at + n - 1)]
+        both = [bisect.bisect_right(ends, start + i * step) for i in (at, at + n - 1)]
         out.append((min(both), max(both)))
         at += n
     return out
@@ -87,8 +88,6 @@ def _of_parts(node: Expr, x: Expr, axis: int, first: int, last: int, done: int, 
 
 def _end(part: Expr, axis: int, start: int, n: int) -> Expr:
     at = tuple(start if i == axis else 0 for i in range(part.ndim))
-    from nums_core.expr.build import slice_chunks
-
     chunks = tuple(slice_chunks(c, start, 1, n) if i == axis else c for i, c in enumerate(part.chunks))
     return gather(part, at, (1,) * part.ndim, chunks)
 
@@ -112,6 +111,10 @@ def through_points(node: Expr) -> Expr | None:
     else:
         kept = Frozen(locs)
     return make("index.points", (base,), (first, kept), node.shape, node.dtype, node.chunks, x.line)
+
+
+def fewer_points(node: Expr) -> Expr | None:
+    return through_points(node) if _reaches_half(node, node.args[0]) else None
 
 
 def reshaped_leaf(node: Expr) -> Expr | None:
@@ -171,6 +174,6 @@ def _reaches_half(node: Expr, x: Expr) -> bool:
     return 2 * math.prod(node.shape) <= math.prod(x.shape)
 
 
-RULES = [("gather", through_concat), ("gather", through_points), ("reshape.blocks", reshaped_leaf),
+RULES = [("gather", through_concat), ("gather", fewer_points), ("reshape.blocks", reshaped_leaf),
          ("index.select", mask_of_data)]
-ALONE = [("gather", through_reduce), ("gather", through_contract)]
+ALONE = [("gather", through_points), ("gather", through_reduce), ("gather", through_contract)]

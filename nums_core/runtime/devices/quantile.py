@@ -70,7 +70,7 @@ _DISCRETE: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
-# -- whole lines in a block -------------------------------------------------------------------------------------------------
+# -- whole lines in a block -------------------------------------------------------------------------------------------
 
 def quantiles_of_lines(block: np.ndarray, *weights: np.ndarray, q: Sequence[float], q_dtype: str | None,
                        axes: tuple[int, ...], method: str, skip_nan: bool) -> np.ndarray:
@@ -92,7 +92,7 @@ def quantiles_of_lines(block: np.ndarray, *weights: np.ndarray, q: Sequence[floa
     return made if empty is None else np.where(empty, np.nan, made).astype(made.dtype)
 
 
-# -- selection --------------------------------------------------------------------------------------------------------------
+# -- selection --------------------------------------------------------------------------------------------------------
 
 class Brackets(NamedTuple):
     """What the samples tell of the quantiles: their places, and for each two splitters around its elements."""

@@ -136,7 +136,7 @@ def stream(state: dict[str, Any]) -> Any:
     return _own.generator
 
 
-# -- samplers: rows for what is not simply a method of numpy's Generator --------------------------------------------------
+# -- samplers: rows for what is not simply a method of numpy's Generator ----------------------------------------------
 
 def _typed(method: str) -> Callable[..., Sampler]:
     """Methods that draw in the wanted dtype."""
@@ -276,7 +276,7 @@ def _halve(source: RandomSource, ranges: list[range], rest: list[range], out: np
     return False
 
 
-# -- parameters that are arrays -------------------------------------------------------------------------------------------
+# -- parameters that are arrays ---------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Varying:

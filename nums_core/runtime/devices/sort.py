@@ -194,7 +194,7 @@ def _part(run: Any, k: int) -> np.ndarray:
     return run[k] if isinstance(run, tuple) else run
 
 
-# -- searching ------------------------------------------------------------------------------------------------------------
+# -- searching --------------------------------------------------------------------------------------------------------
 
 def _search(side: Any) -> Run:
     """How many elements of one block of a sorted array come before each value."""
@@ -203,7 +203,7 @@ def _search(side: Any) -> Run:
     return run
 
 
-# -- the k best with their positions --------------------------------------------------------------------------------------
+# -- the k best with their positions ----------------------------------------------------------------------------------
 
 def _best(k: int, axis: int, values: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The k largest (k > 0) or -k smallest, best first; of equals the first."""
