@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import threading
@@ -118,6 +117,8 @@ def _checked(changes: dict[str, Any]) -> dict[str, Any]:
     out = {}
     for key, value in changes.items():
         if key not in _PARSE:
+            import difflib
+
             near = difflib.get_close_matches(key, _PARSE, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(_PARSE)}"
             raise ConfigError(f"there is no setting {key!r}; {hint}")

@@ -23,6 +23,7 @@ from nums_core.errors import ConfigError
 from nums_core.expr.grid import Chunks, known
 from nums_core.expr.lower import lower
 from nums_core.expr.node import Expr, Source, postorder
+from nums_core.expr.opaque import Opaque
 from nums_core.expr.optimise import optimise
 from nums_core.runtime.executors.base import Executor, Held, Output
 from nums_core.runtime.plan import Plan
@@ -307,7 +308,12 @@ def _as_leaves(arrays: list[Any]) -> list[Expr]:
 
 def _signature(x: Any) -> Any:
     if not hasattr(x, "expr"):
-        return (type(x), x)
+        try:
+            hash(x)
+        except TypeError:
+            raise TypeError(f"jit() got an argument of type {type(x).__name__}, which is neither an array nor hashable; pass "
+                            "arrays as Arrays (asarray(x)) and settings as numbers, text or tuples") from None
+        return Opaque(x)  # tells 1 from 1.0 and True, and 0.0 from -0.0
     e = x.expr
     source, region = e.params
     where = source.data.home.tobytes() if source.kind == "held" else None
@@ -357,11 +363,11 @@ def flatten(tree: Any) -> tuple[list[Any], Any]:
     """Leaves of nested tuples, lists and dicts, and a hashable description of the nesting."""
     if isinstance(tree, (tuple, list)):
         parts = [flatten(x) for x in tree]
-        return [x for flat, _ in parts for x in flat], (type(tree).__name__, *[d for _, d in parts])
+        return [x for flat, _ in parts for x in flat], (type(tree), *[d for _, d in parts])
     if isinstance(tree, dict):
         keys = list(tree)
         flat, inner = flatten([tree[k] for k in keys])
-        return flat, ("dict", tuple(keys), inner)
+        return flat, (dict, tuple(keys), inner)
     return [tree], "*"
 
 
@@ -373,7 +379,10 @@ def unflatten(flat: list[Any], description: Any) -> Any:
 def _take(leaves: Any, description: Any) -> Any:
     if description == "*":
         return next(leaves)
-    if description[0] == "dict":
+    kind = description[0]
+    if kind is dict:
         return dict(zip(description[1], _take(leaves, description[2]), strict=True))
     parts = [_take(leaves, d) for d in description[1:]]
-    return tuple(parts) if description[0] == "tuple" else parts
+    if hasattr(kind, "_fields"):  # a named tuple takes its fields one by one
+        return kind(*parts)
+    return tuple(parts) if issubclass(kind, tuple) else parts

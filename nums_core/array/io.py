@@ -10,9 +10,7 @@ import contextlib
 import importlib
 import os
 import pickle
-import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -39,6 +37,9 @@ def backend(name: str) -> Any:
 @contextlib.contextmanager
 def renamed_when_done(path: str) -> Iterator[str]:
     """A name beside `path` to write to. It takes its place at the end, or goes away if there is an error."""
+    import shutil
+    import uuid
+
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
         yield partial

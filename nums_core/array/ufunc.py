@@ -17,6 +17,7 @@ from nums_core.expr.opaque import Opaque
 from nums_core.ops.elementwise import UFUNCS, ufunc_loop
 from nums_core.ops.scans import SCANS
 
+
 class Ufunc:
     """A NumPy ufunc, lazily: `f(*arrays, out=, where=, dtype=)`, `f.outer(a, b)`, `f.reduce(a)`, `f.accumulate(a)`.
 

@@ -6,18 +6,16 @@ grid, so that a task touches one block of each source it needs.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nums_core import config
 from nums_core.expr.build import axes, cast, full, gather, rechunk, slice_chunks
 from nums_core.expr.grid import Chunks, known, offsets, uniform
 from nums_core.expr.node import Expr, make
-from nums_core.expr.reshape import flatten, run_chunks
+from nums_core.expr.reshape import flatten, run_chunks, usual_elements
 
 NAN = math.nan  # one object: tuples of chunks compare it by identity
 
@@ -28,6 +26,8 @@ class Frozen:
     __slots__ = ("_key", "array")
 
     def __init__(self, array: np.ndarray) -> None:
+        import hashlib
+
         self.array = np.ascontiguousarray(array)
         self._key = (self.array.dtype.str, self.array.shape, hashlib.blake2b(self.array.data, digest_size=16).digest())
 
@@ -46,9 +46,8 @@ class Frozen:
 
 def block_budget(x: Expr, without: Sequence[int]) -> int:
     """Elements along the axes `without` that make a block of the usual size, given how the other axes are cut."""
-    largest = math.prod(max(c) for c in x.chunks) if known(x.chunks) else 0
     rest = math.prod(max(c) for i, c in enumerate(x.chunks) if i not in without)
-    return int(max(largest, config.get().block_bytes // max(x.dtype.itemsize, 1)) // max(rest, 1)) or 1
+    return int(usual_elements(x) // max(rest, 1)) or 1
 
 
 # -- boxes ------------------------------------------------------------------------------------------------------------

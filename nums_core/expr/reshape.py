@@ -18,7 +18,7 @@ import numpy as np
 from nums_core import config
 from nums_core.errors import ShapeError
 from nums_core.expr.build import full, rechunk
-from nums_core.expr.grid import Chunks, block_elements, uniform
+from nums_core.expr.grid import Chunks, block_elements, known, uniform
 from nums_core.expr.node import Expr, make
 
 
@@ -97,12 +97,17 @@ def flatten(chunks: Chunks) -> tuple[int, ...]:
     return tuple(map(int, block_elements(chunks).reshape(-1)))
 
 
+def usual_elements(x: Expr) -> int:
+    """Elements of a block of `x` that is cut anew: as large as its largest block, or as small blocks are merged to."""
+    largest = math.prod(max(c) for c in x.chunks) if known(x.chunks) else 0
+    c = config.get()
+    return max(largest, min(c.merge_bytes, c.block_bytes) // max(x.dtype.itemsize, 1), 1)
+
+
 def _limits(x: Expr, matched: list[tuple[slice, slice]]) -> list[int]:
     """Most elements of a run of each group, so that a block stays about as large as blocks are."""
     kept = [max(x.chunks[a.start]) if _single(a) and _single(b) else 0 for a, b in matched]
-    largest = math.prod(max(c) for c in x.chunks)
-    budget = max(largest, config.get().block_bytes // max(x.dtype.itemsize, 1))
-    share = int((budget / math.prod(k for k in kept if k)) ** (1 / max(kept.count(0), 1)))
+    share = int((usual_elements(x) / math.prod(k for k in kept if k)) ** (1 / max(kept.count(0), 1)))
     return [k or max(share, 1) for k in kept]
 
 
@@ -154,4 +159,4 @@ def _fitting(shape: tuple[int, ...], flat: tuple[int, ...]) -> Chunks:
     return _cut_runs(shape, max(flat)) if shape else ()
 
 
-__all__ = ["blocks", "flatten", "groups", "is_runs", "reshape", "resolve", "run_chunks"]
+__all__ = ["blocks", "flatten", "groups", "is_runs", "reshape", "resolve", "run_chunks", "usual_elements"]

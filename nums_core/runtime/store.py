@@ -10,10 +10,7 @@ import contextlib
 import heapq
 import itertools
 import os
-import pickle
-import shutil
 import struct
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -72,6 +69,8 @@ class Spilled:
 
 def _write(file: BinaryIO, block: Any) -> None:
     """The lengths of the parts, the pickle, and the memory of its arrays as it is."""
+    import pickle
+
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(pack([block]), protocol=5, buffer_callback=buffers.append)
     raw = [b.raw() for b in buffers]
@@ -82,6 +81,8 @@ def _write(file: BinaryIO, block: Any) -> None:
 
 
 def _read(file: BinaryIO) -> Any:
+    import pickle
+
     n, head_bytes = struct.unpack("<2q", file.read(16))
     sizes = struct.unpack(f"<{n}q", file.read(8 * n))
     head = file.read(head_bytes)
@@ -105,6 +106,8 @@ PREFIX = "nums-spill-"
 
 def spill_folder() -> str:
     """This process's folder for spilled blocks, made when first needed and removed at exit."""
+    import tempfile
+
     global _folder, _folder_pid
     parent = os.path.abspath(config.get().spill_dir or tempfile.gettempdir())
     with _folder_lock:
@@ -140,6 +143,8 @@ def _try_lock(folder: str) -> int | None:
 
 def _sweep(parent: str) -> None:
     """Remove spill folders of processes that were killed before they could."""
+    import shutil
+
     for name in os.listdir(parent):
         folder = os.path.join(parent, name)
         # A folder without its lock is being made just now.
@@ -159,6 +164,8 @@ _anchor = _Anchor()  # lives as long as the process; its finalizers run at exit
 
 
 def _remove_folder(path: str, pid: int, lock: int | None) -> None:
+    import shutil
+
     if pid == os.getpid():  # not in a forked child
         shutil.rmtree(path, ignore_errors=True)
         if lock is not None:

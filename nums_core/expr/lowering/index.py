@@ -18,7 +18,9 @@ from nums_core.expr.lower import Lowering, Rule, operand_ids, piece_ids, positio
 from nums_core.expr.node import Expr
 from nums_core.ops.taskgraph import AxisArgs, Kernel, ListArgs
 
-# Beyond this many bytes read a byte made, elements are picked where they lie before they are joined.
+# Where a task would read more than so many blocks, or all of them together so many times what there is, elements are
+# picked where they lie before they are joined.
+MANY_OWNERS = 16
 AMPLIFICATION = 4.0
 
 
@@ -80,7 +82,8 @@ def _points(low: Lowering, node: Expr) -> np.ndarray:
     read = float(np.nansum(block_elements(x.chunks))) / max(lines.shape[1], 1) * len(p.owner)
     made = float(np.nansum(block_elements(node.chunks)))
     in_memory = x.op == "leaf" and x.params[0].kind == "array"
-    if not in_memory and read > AMPLIFICATION * (made + float(np.nansum(block_elements(x.chunks)))):
+    many = max((b - a for a, b in p.ranges), default=0) > MANY_OWNERS
+    if not in_memory and (many or read > AMPLIFICATION * (made + float(np.nansum(block_elements(x.chunks))))):
         return _join_picked(low, node, first, k, lines, p)
     args = _extents(node, first, [tuple(zip(p.local[a:b], p.place[a:b], strict=True)) for a, b in p.ranges])
     inputs, counts = _per_block(lines, p.owner, p.ranges)
