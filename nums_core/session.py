@@ -266,7 +266,7 @@ def jit(function: Callable[..., Any] | None = None, *, donate: Sequence[int] = (
     """
     if function is None:
         return functools.partial(jit, donate=donate)
-    return functools.update_wrapper(_Jitted(function, tuple(donate)), function)  # type: ignore[arg-type]
+    return functools.update_wrapper(_Jitted(function, tuple(donate)), function)
 
 
 class _Jitted:

@@ -71,7 +71,7 @@ def _along(x: Array, axis: int, spacing: Any, edge_order: int) -> Array:
     steps = np.diff(places) if coordinates else places
     if coordinates and (steps == steps[0]).all():  # NumPy's own shortcut, whose formula rounds otherwise
         coordinates, steps = False, steps[0]
-    options = {"depth": {axis: edge_order}, "axis": axis, "edge_order": edge_order,
+    options: dict[str, Any] = {"depth": {axis: edge_order}, "axis": axis, "edge_order": edge_order,
                "dtype": np.gradient(np.ones(3, x.dtype), steps.reshape(-1)[0]).dtype}
     if not coordinates:
         return overlap.map_overlap(_slope, x, spacing=steps[()], **options)
@@ -82,7 +82,7 @@ def _along(x: Array, axis: int, spacing: Any, edge_order: int) -> Array:
 
 
 def _slope(block: np.ndarray, axis: int, edge_order: int, spacing: Any) -> np.ndarray:
-    return np.gradient(block, spacing, axis=axis, edge_order=edge_order)
+    return np.gradient(block, spacing, axis=axis, edge_order=edge_order)  # type: ignore[call-overload]
 
 
 def _slope_at(block: np.ndarray, places: np.ndarray, axis: int, edge_order: int) -> np.ndarray:

@@ -75,7 +75,7 @@ def newton(x: Any, y: Any, c: float = 1.0, tol: float = 1e-10, max_iter: int = 3
     d = x.shape[1]
     ridge = np.asarray(numpy.append(numpy.full(d - 1, 1 / c), 0.0)).persist()
     beta = np.zeros(d).persist()
-    reports = []
+    reports: list[Any] = []
     while len(reports) < max_iter:
         beta, change = newton_step(x, y, beta, ridge)
         reports.append(np.last_report())

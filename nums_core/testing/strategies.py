@@ -97,7 +97,7 @@ def programs(draw: Any, max_steps: int = 7) -> tuple[list[Array], list[np.ndarra
             name, unary = draw(st.sampled_from(UNARY if eager[i].dtype.kind != "b" else UNARY[3:4] + UNARY[8:13]))
             step, arguments = unary, (i,)  # type: ignore[assignment]
         with np.errstate(all="ignore"):
-            eager.append(np.asarray(step(np, *(eager[k] for k in arguments))))  # type: ignore[call-arg]
-        lazy.append(step(nc, *(lazy[k] for k in arguments)))  # type: ignore[call-arg]
+            eager.append(np.asarray(step(np, *(eager[k] for k in arguments))))
+        lazy.append(step(nc, *(lazy[k] for k in arguments)))
         names.append(f"{name}{arguments}")
     return lazy, eager, names

@@ -54,8 +54,8 @@ METHODS = """
     A T all any argmax argmin argpartition argsort argtopk astype blocks choose chunks chunksize clip compress compute
     compute_chunk_sizes conj conjugate copy cumprod cumsum device diagonal dot dtype explain fill flat flatten imag item
     itemsize mT map_blocks map_overlap max mean min moment nbytes ndim nonzero npartitions numblocks partition partitions
-    persist prod put ravel real rechunk repeat reshape round searchsorted shape size sort squeeze std store sum swapaxes take
-    to_device to_hdf5 to_svg to_zarr tobytes tofile tolist topk trace transpose var view vindex
+    persist prod put ravel real rechunk repeat reshape round searchsorted shape shuffle size sort squeeze std store sum swapaxes
+    take to_device to_hdf5 to_svg to_zarr tobytes tofile tolist topk trace transpose var view vindex
 """.split()
 
 

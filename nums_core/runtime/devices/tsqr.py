@@ -23,6 +23,7 @@ import scipy.linalg
 Run = Callable[..., Any]
 
 TILE_ELEMENTS = 96 * 1024  # rows are taken in tiles of about this many elements, which stay in the L2 cache
+SIGN_PANEL = 64
 ORTHOGONAL = 0.25  # ||Q1^H Q1 - I||_F up to which a second pass makes Q orthogonal to machine precision
 
 
@@ -135,10 +136,15 @@ def householder_signs(top: np.ndarray, r: np.ndarray) -> np.ndarray:
             q = scipy.linalg.solve_triangular(r, top.T, trans="T", check_finite=False).T.copy()
         except np.linalg.LinAlgError:  # R is singular: no sign is better than another
             return sign
-        for j in range(n):
-            sign[j] = -1 if q[j, j].real >= 0 else 1
-            q[j + 1:, j] /= q[j, j] - sign[j]
-            q[j + 1:, j + 1:] -= np.multiply.outer(q[j + 1:, j], q[j, j + 1:])
+        for j0 in range(0, n, SIGN_PANEL):
+            j1 = min(j0 + SIGN_PANEL, n)
+            for j in range(j0, j1):
+                sign[j] = -1 if q[j, j].real >= 0 else 1
+                q[j + 1:, j] /= q[j, j] - sign[j]
+                q[j + 1:, j + 1:j1] -= np.multiply.outer(q[j + 1:, j], q[j, j + 1:j1])
+            q[j0:j1, j1:] = scipy.linalg.solve_triangular(q[j0:j1, j0:j1], q[j0:j1, j1:], lower=True, unit_diagonal=True,
+                                                          check_finite=False)
+            q[j1:, j1:] -= q[j1:, j0:j1] @ q[j0:j1, j1:]
     return sign
 
 
