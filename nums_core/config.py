@@ -144,8 +144,9 @@ def get() -> Config:
     return _current
 
 
-# dask's settings that have a counterpart here.
+# dask's settings that have a counterpart here, and those without dots that have none and are ignored.
 DASK_NAMES = {"array.chunk-size": "block_bytes", "num_workers": "threads", "temporary-directory": "spill_dir"}
+IGNORED = frozenset({"scheduler", "split_every", "pool", "array_plugins"})
 
 
 class set:  # noqa: A001, N801  -- reads as `config.set(...)`, as a call or as a context manager
@@ -156,6 +157,7 @@ class set:  # noqa: A001, N801  -- reads as `config.set(...)`, as a call or as a
     changes : dict, optional
         The same as keywords. Names with dots are dask's: those with a counterpart here are translated, others ignored.
     **keywords
+        dask's own (`scheduler`, `split_every`) are ignored too.
 
     Raises
     ------
@@ -166,7 +168,7 @@ class set:  # noqa: A001, N801  -- reads as `config.set(...)`, as a call or as a
     def __init__(self, changes: Mapping[str, Any] | None = None, /, **keywords: Any) -> None:
         global _current
         given = {DASK_NAMES.get(k, k): v for k, v in (changes or {}).items()} | keywords
-        checked = _checked({k: v for k, v in given.items() if "." not in k})
+        checked = _checked({k: v for k, v in given.items() if "." not in k and k not in IGNORED})
         with _lock:
             self._before = {key: getattr(_current, key) for key in checked}
             _current = dataclasses.replace(_current, **checked)

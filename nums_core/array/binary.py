@@ -23,8 +23,12 @@ def view(x: Any, dtype: Any, order: str = "C") -> Array:
     ValueError
         The bytes of a line are no multiple of the new width.
     """
+    if order == "F":  # the first axis is the one that changes
+        turned = Array(build.transpose(known_expr(asarray(x)), range(asarray(x).ndim)[::-1]))
+        made = view(turned, dtype).expr
+        return Array(build.transpose(made, range(made.ndim)[::-1]))
     if order != "C":
-        raise ValueError(f"order={order!r} is not available: blocks have no memory order; use transpose() first")
+        raise ValueError(f"order={order!r} is neither 'C' nor 'F', which say whether the last or the first axis changes")
     e, dtype = known_expr(asarray(x)), np.dtype(dtype)
     if dtype.itemsize == e.dtype.itemsize:
         return map_blocks(functools.partial(_view, dtype), Array(e), dtype=dtype, name="view")

@@ -50,6 +50,8 @@ def map_blocks(func: Callable[..., Any], *args: Any, name: Any = None, token: An
         Axes that `func` removes; they are put into one block first.
     new_axis : int or sequence, optional
         Axes that `func` adds, each of extent 1 unless `chunks` says otherwise.
+    enforce_ndim : bool
+        Refuse results of another number of dimensions even where one element would do.
     **kwargs
         For `func`. Arrays among them are passed whole, as one ndarray.
 
@@ -70,6 +72,8 @@ def map_blocks(func: Callable[..., Any], *args: Any, name: Any = None, token: An
                         "axis of the result")
     adjust = {} if chunks is None else {x: c for x, c in zip(out, chunks, strict=True) if x not in added}
     call = _Call(func, args, kwargs)
+    if enforce_ndim:
+        call.function = functools.partial(_enforced, call.function, len(out))
     return _assemble(call, out, arrays, added, adjust, dtype if meta is None or dtype is not None else meta.dtype,
                      align=False, where="map_blocks", label=str(token or name or call.name), checked=chunks is None)
 
@@ -131,6 +135,14 @@ def _spread(func: Callable[..., Any], positions: tuple[int, ...], fixed: tuple[t
     return func(*args, **dict(zip(names, blocks[len(positions):], strict=True)), **kwargs)
 
 
+def _enforced(func: Callable[..., Any], ndim: int, *blocks: Any, **kwargs: Any) -> Any:
+    made = func(*blocks, **kwargs)
+    if getattr(made, "ndim", None) != ndim:
+        raise ValueError(f"Dimension mismatch: expected the function's result to have {ndim} dimensions, got "
+                         f"{getattr(made, 'ndim', type(made).__name__)}; correct it, or leave out enforce_ndim=True")
+    return made
+
+
 def _takes(func: Callable[..., Any], keyword: str) -> bool:
     try:
         return keyword in inspect.signature(func).parameters
@@ -181,7 +193,8 @@ def blockwise(func: Callable[..., Any], out_ind: Any, *args: Any, name: Any = No
     added = dict(new_axes or {})
     unknown = [x for x in out if x not in added and not any(x in n for _, n in arrays)]
     if unknown:
-        raise ValueError(f"label {unknown[0]!r} of the result is in no operand; give its extent with new_axes=")
+        raise ValueError(f"unknown dimension {unknown[0]!r} of the result, which no operand has; give its extent with "
+                         "new_axes=")
     call = _Call(func, operands, kwargs)
     return _assemble(call, out, arrays, added, dict(adjust_chunks or {}),
                      dtype if meta is None or dtype is not None else meta.dtype, align=align_arrays, where="blockwise",

@@ -75,9 +75,11 @@ def asarray(a: Any, dtype: Any = None, *, copy: bool | None = None, chunks: Any 
                          "that has the dtype already")
     if copy and isinstance(a, np.ndarray):
         a = a.copy()
-    if isinstance(a, Array) and not (isinstance(chunks, str) and chunks == "auto"):
+    if not isinstance(a, Array):
+        return _array.asarray(a, dtype, chunks=chunks)
+    if not (isinstance(chunks, str) and chunks == "auto"):
         a = a.rechunk(chunks)
-    return _array.asarray(a, dtype, chunks=chunks) if not isinstance(a, Array) else _array.asarray(Array(a.expr), dtype)
+    return _array.asarray(Array(a.expr) if copy else a, dtype)
 
 
 asanyarray = asarray
@@ -250,6 +252,8 @@ empty_like = zeros_like
 def eye(N: int, M: Any = None, k: int = 0, dtype: Any = float, *, chunks: Any = "auto", **options: Any) -> Array:  # noqa: N803
     """Ones on the k-th diagonal of an N x M matrix (square if M is not given)."""
     check_options("eye", options)
+    if isinstance(M, (str, tuple)):  # dask has the chunks there
+        M, chunks = None, M  # noqa: N806
     shape = shape_of((N, N if M is None else M))
     dtype = np.dtype(dtype)
     return Array(build.create("eye", (operator.index(k), dtype.str), shape, dtype, normalize(chunks, shape, dtype)))
@@ -260,7 +264,7 @@ def identity(n: int, dtype: Any = float, *, chunks: Any = "auto", **options: Any
     return eye(n, dtype=dtype, chunks=chunks, **options)
 
 
-def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = float, *, chunks: Any = "auto",  # noqa: N803
+def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = float, chunks: Any = "auto",  # noqa: N803
         **options: Any) -> Array:
     """Ones at and below the k-th diagonal of an N x M matrix."""
     check_options("tri", options)

@@ -106,7 +106,9 @@ def _normal_axes(axes: Any, axis: int | None, keepdims: bool, ins: list[Dims],
         if keepdims:
             usual[len(ins):] = [usual[0]] * len(outs)
         return usual[:len(ins)], usual[len(ins):]
-    given = [(a,) if isinstance(a, int) else tuple(a) for a in (axes if isinstance(axes, list) else [axes])]
+    if not isinstance(axes, list):
+        raise ValueError(f"`axes` has to be of type list, not {type(axes).__name__}; give one entry an operand and result")
+    given = [(a,) if isinstance(a, int) else tuple(a) for a in axes]
     if len(given) == len(ins) and (keepdims or not any(outs)):
         given += [given[0] if keepdims else ()] * len(outs)
     if len(given) != len(ins) + len(outs):
@@ -128,13 +130,13 @@ def _core_last(e: Expr, which: Sequence[int], dims: Dims) -> Expr:
 
 
 def _core_sizes(operands: list[Expr], ins: list[Dims], given: dict[str, int], signature: str) -> dict[str, int]:
-    sizes = dict(given)
+    sizes: dict[str, int] = {}
     for e, dims in zip(operands, ins, strict=True):
         for d, n in zip(dims, e.shape[e.ndim - len(dims):], strict=True):
             if sizes.setdefault(d, n) != n:
-                raise ShapeError(f"dimension {d!r} of the signature {signature} has extent {sizes[d]} in one operand and "
-                                 f"{n} in another; core dimensions must agree")
-    return sizes
+                raise ShapeError(f"dimension {d!r} of the signature {signature} has different lengths in arrays, {sizes[d]} "
+                                 f"and {n}; core dimensions must agree")
+    return sizes | given  # a result may have another extent along a dimension of the same name
 
 
 def _dtypes(given: Any, meta: Any, n: int) -> list[np.dtype] | None:

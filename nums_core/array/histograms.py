@@ -60,7 +60,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, split_every: Any =
     if weights is not None:
         args.append(_like(weights, e, "The weights and list don't have the same length."))
     dtype = float if weights is not None else np.intp
-    return _tally(np.bincount, {"minlength": int(minlength)}, args, (math.nan,), dtype, 4)
+    return _tally(np.bincount, {"minlength": int(minlength)}, args, (np.nan,), dtype, 4)
 
 
 # -- histogram --------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def map_overlap(func: Callable[..., Any], *args: Any, depth: Any = None, boundar
     boundary : kind, tuple, dict, or a list with one of these for each array
         See this module; "none" if not given.
     trim : bool
-        Cut the surroundings off again.
+        Cut the surroundings off again. Otherwise `func` returns blocks of the array's own chunks, or of `chunks`.
     align_arrays : bool
         Cut several arrays alike first.
     **kwargs
@@ -77,12 +77,15 @@ def map_overlap(func: Callable[..., Any], *args: Any, depth: Any = None, boundar
     depths = [depths_of(d, e.ndim) for d, e in zip(_each(depth, len(exprs), "depth"), exprs, strict=True)]
     kinds = [boundaries_of(b, e.ndim) for b, e in zip(_each(boundary, len(exprs), "boundary"), exprs, strict=True)]
     wide = iter([grown(e, d, k) for e, d, k in zip(exprs, depths, kinds, strict=True)])
-    made = map_blocks(func, *[next(wide) if isinstance(a, Array) else a for a in args], **kwargs)
+    widest = max(range(len(exprs)), key=lambda i: (exprs[i].ndim, -i))
+    given = dict(kwargs)
+    if not trim and not any(kwargs.get(k) is not None for k in ("chunks", "drop_axis", "new_axis")):
+        given["chunks"] = exprs[widest].chunks  # the function cuts the halo off itself
+    made = map_blocks(func, *[next(wide) if isinstance(a, Array) else a for a in args], **given)
     if not trim:
         return made
     if _simple(func, args, exprs, kwargs):  # built above for its dtype alone
         return _in_one_task(func, exprs, depths, kinds, made.dtype, kwargs)
-    widest = max(range(len(exprs)), key=lambda i: (exprs[i].ndim, -i))
     trims = [exact_trims(c, d, k) for c, d, (k, _) in
              zip(exprs[widest].chunks, depths[widest], kinds[widest], strict=True)]
     return _trim_result(made, trims, kwargs)

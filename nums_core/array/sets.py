@@ -16,7 +16,7 @@ from nums_core.expr.grid import known
 from nums_core.expr.node import Expr
 from nums_core.expr.opaque import Opaque
 
-UNKNOWN = math.nan
+UNKNOWN = np.nan
 
 
 def _buckets(x: Expr) -> int:

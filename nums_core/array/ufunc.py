@@ -40,7 +40,10 @@ class Ufunc:
         return Ufunc, (self.name,)
 
     def __call__(self, *args: Any, out: Any = None, where: Any = True, dtype: Any = None, casting: str = "same_kind",
-                 order: str = "K", subok: bool = True, signature: Any = None, sig: Any = None) -> Any:
+                 order: str = "K", subok: bool = True, signature: Any = None, sig: Any = None, **unknown: Any) -> Any:
+        if unknown:
+            raise TypeError(f"{self.name}() got an unexpected keyword argument {next(iter(unknown))!r}; it takes out, where, "
+                            "dtype, casting, order, subok and signature")
         if self.nin < len(args) <= self.nargs:
             if out is not None:
                 raise TypeError("cannot specify 'out' as both a positional and keyword argument; give it once")

@@ -17,7 +17,7 @@ from nums_core.expr.grid import Chunks, known, offsets, uniform
 from nums_core.expr.node import Expr, make
 from nums_core.expr.reshape import flatten, run_chunks, usual_elements
 
-NAN = math.nan  # one object: tuples of chunks compare it by identity
+NAN = np.nan  # one object: tuples of chunks compare it by identity
 
 
 class Frozen:

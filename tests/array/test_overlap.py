@@ -88,7 +88,10 @@ def test_axes_dropped_and_chunks_given():
     check(made, X.sum(1), rtol=1e-12)
     made = nc.map_overlap(lambda b: b[None], x, depth={0: 1}, boundary=0, new_axis=0, dtype=float)
     check(made, X[None])
-    made = nc.map_overlap(lambda b: b, x, depth={0: 1}, boundary=0, trim=False)
+    made = nc.map_overlap(lambda b: b[1:-1], x, depth={0: 1}, boundary=0, trim=False)
+    assert made.chunks == x.chunks
+    check(made, X)
+    made = nc.map_overlap(lambda b: b, x, depth={0: 1}, boundary=0, trim=False, chunks=((5, 5, 3), (9,)))
     assert made.shape == (7 + 2 * 3, 9)
 
 

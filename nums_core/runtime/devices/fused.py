@@ -254,7 +254,7 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
     dtype = np.dtype(program.instrs[-1].dtype)
     plain = all(m == tuple(range(ndim)) for m in maps)
 
-    small = tiles.direct if plain else None
+    small = tiles.direct if plain and maps else None
 
     def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
         if small is not None and args is None and blocks[0].size <= SMALL and (
