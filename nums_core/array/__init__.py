@@ -10,6 +10,7 @@ from nums_core.array.array import Array as Array
 from nums_core.array.array import from_array as from_array
 from nums_core.array.assignment import *
 from nums_core.array.binary import *
+from nums_core.array.block_view import *
 from nums_core.array.blocks import *
 from nums_core.array.computing import *
 from nums_core.array.contractions import *
@@ -41,7 +42,7 @@ from nums_core.array.statistics import *
 from nums_core.array.stores import *
 
 _FAMILIES = (
-    "assignment", "binary", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise",
+    "assignment", "binary", "block_view", "blocks", "computing", "contractions", "creation", "diagonals", "elementwise",
     "gufunc", "histograms", "indexing", "io", "joining", "lengths", "manipulation", "moving", "names", "overlap",
     "padding", "positions", "products", "quantiles", "ranges", "reductions", "scans", "searching",
     "sets", "signals", "sorting", "statistics", "stores",

@@ -60,6 +60,10 @@ class Array:
         """Extent of every block along every axis, as in dask."""
         return self._expr.chunks
 
+    @chunks.setter
+    def chunks(self, chunks: Any) -> None:
+        raise TypeError("Can not set chunks directly; use x.rechunk(chunks), which gives an array cut that way")
+
     @property
     def dtype(self) -> np.dtype:
         return self._expr.dtype
@@ -441,7 +445,7 @@ class Array:
     def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True,
                copy: bool = True) -> Array:
         """The array in another dtype; `casting` is checked by NumPy's rules."""
-        return _elementwise.astype(self, dtype, casting)
+        return self if not copy and self.dtype == np.dtype(dtype) else _elementwise.astype(self, dtype, casting)
 
     def conj(self) -> Array:
         return _elementwise.conj(self)
@@ -462,7 +466,7 @@ class Array:
 
     @property
     def blocks(self) -> Any:
-        return _blocks.BlockView(self)
+        return _block_view.BlockView(self)
 
     partitions = blocks
 
@@ -760,6 +764,7 @@ def wrap(op: str, args: Sequence[Expr], params: tuple[Any, ...], shape: tuple[An
 # The modules below import Array, and Array's methods call them: they are imported last.
 from nums_core.array import assignment as _assignment  # noqa: E402
 from nums_core.array import binary as _binary_forms  # noqa: E402
+from nums_core.array import block_view as _block_view  # noqa: E402
 from nums_core.array import blocks as _blocks  # noqa: E402
 from nums_core.array import diagonals as _diagonals  # noqa: E402
 from nums_core.array import elementwise as _elementwise  # noqa: E402

@@ -66,9 +66,12 @@ def _is_field(key: Any) -> bool:
 def _field(x: Array, key: Any) -> Array:
     """A field of a structured array, or several."""
     names = key if isinstance(key, str) else tuple(key)
-    dtype = np.zeros(0, x.dtype)[key].dtype  # NumPy's error for unknown names
-    e, labels = x.expr, range(x.ndim)
-    return Array(build.blockmap(_get_field, [e], [labels], labels, e.shape, dtype, e.chunks, (("names", names),)))
+    sample = np.zeros(0, x.dtype)[key]  # NumPy's error for unknown names; a field may be an array itself
+    e, labels, inner = x.expr, range(x.ndim), sample.shape[1:]
+    chunks = (*e.chunks, *((n,) for n in inner))
+    out = (*labels, *(("in", i) for i in range(len(inner))))
+    return Array(build.blockmap(_get_field, [e], [labels], out, (*e.shape, *inner), sample.dtype, chunks,
+                                (("names", names),)))
 
 
 def _get_field(block: np.ndarray, names: Any) -> np.ndarray:

@@ -23,8 +23,6 @@ from nums_core.expr.grid import offsets
 from nums_core.expr.node import Expr
 from nums_core.expr.opaque import Opaque
 
-Regions = tuple[slice, ...]
-
 
 def backend(name: str) -> Any:
     """An optional package, or an error with the command that installs it."""
@@ -56,28 +54,47 @@ def renamed_when_done(path: str) -> Iterator[str]:
 
 # -- store: anything with item assignment -----------------------------------------------------------------------------
 
+Place = slice | tuple[int, ...]  # where an axis of a source goes: a range of the target, or the positions one by one
+
+
 class Writer:
     """Assigns one block to its place in a target. The task's result is one flag a block.
 
     Parameters
     ----------
     target : object with `__setitem__`
-    begins : for each axis, where every block begins in the target
-    lock : context manager, optional
+    begins : for each axis of the source, where every block begins
+    places : for each axis of the target, where the source's elements go
+    lock : object with `acquire` and `release`, optional
         Held while writing, for targets that two threads may not write to at once.
     """
 
-    def __init__(self, target: Any, begins: tuple[tuple[int, ...], ...], lock: Any = None) -> None:
-        self.target, self.begins, self.lock = target, begins, lock
+    def __init__(self, target: Any, begins: tuple[tuple[int, ...], ...], places: tuple[Place, ...], lock: Any = None) -> None:
+        self.target, self.begins, self.places, self.lock = target, begins, places, lock
 
     def __call__(self, block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
-        at = tuple(slice(b[i], b[i] + n) for b, i, n in zip(self.begins, block_id, block.shape, strict=True))
-        with self.lock if self.lock is not None else contextlib.nullcontext():
+        at = tuple(_part(p, b[i], n) for p, b, i, n in zip(self.places, self.begins, block_id, block.shape, strict=True))
+        if self.lock is not None:
+            self.lock.acquire()
+        try:
             self.target[at if at else ...] = block
+        finally:
+            if self.lock is not None:
+                self.lock.release()
         return np.ones((1,) * block.ndim, bool)
 
     def __reduce__(self) -> Any:
-        return Writer, (self.target, self.begins, None)  # a lock is this process's; another has its own copy
+        return Writer, (self.target, self.begins, self.places, None)  # a lock is this process's
+
+
+def _part(place: Place, begin: int, n: int) -> Any:
+    """Where `n` elements from `begin` go."""
+    if isinstance(place, tuple):
+        return list(place[begin:begin + n])
+    step = place.step or 1
+    first = (place.start or 0) + begin * step
+    stop = first + n * step
+    return slice(first, stop if stop >= 0 else None, step if step != 1 else None)
 
 
 def store(sources: Any, targets: Any, lock: Any = True, regions: Any = None, compute: bool = True,
@@ -89,10 +106,10 @@ def store(sources: Any, targets: Any, lock: Any = True, regions: Any = None, com
     sources : Array or sequence of them
     targets : object with `__setitem__`, or as many of them
         A memmap, a zarr array, an HDF5 dataset, a NumPy array.
-    lock : bool or context manager
+    lock : bool, or object with `acquire` and `release`
         True: one write at a time to each target. False: as many as there are threads.
-    regions : tuple of slices, or as many of them
-        Where in the targets to write; steps of 1.
+    regions : tuple of slices (and at most one list of positions), or as many of them
+        Where in the targets to write.
     compute : bool
         False: give an Array whose computation does the writing.
     return_stored : bool
@@ -127,37 +144,37 @@ def store(sources: Any, targets: Any, lock: Any = True, regions: Any = None, com
 
 
 def _is_region(regions: Any) -> bool:
-    return isinstance(regions, slice) or (isinstance(regions, tuple) and all(isinstance(s, slice) for s in regions))
+    return isinstance(regions, slice) or (isinstance(regions, tuple) and not any(
+        r is None or isinstance(r, tuple) for r in regions))
 
 
 def _write(e: Expr, target: Any, region: Any, lock: Any) -> Array:
     """The array of flags whose computation writes `e`."""
-    first = _starts(e, target, region)
-    begins = tuple(tuple(f + o for o in offsets(c)) for f, c in zip(first, e.chunks, strict=True))
+    places = _places(e, target, region)
+    begins = tuple(map(tuple, map(offsets, e.chunks)))
     held = threading.Lock() if lock is True else (lock or None)
     labels = tuple(range(e.ndim))
     chunks = tuple((1,) * len(c) for c in e.chunks)
-    return Array(build.blockmap(Opaque(Writer(target, begins, held)), [e], [labels], labels, e.grid, bool, chunks,
+    return Array(build.blockmap(Opaque(Writer(target, begins, places, held)), [e], [labels], labels, e.grid, bool, chunks,
                                 info=("block_id",), label="store"))
 
 
-def _starts(e: Expr, target: Any, region: Any) -> tuple[int, ...]:
+def _places(e: Expr, target: Any, region: Any) -> tuple[Place, ...]:
     shape = getattr(target, "shape", None)
     if region is None:
         if shape is not None and tuple(shape) != e.shape:
             raise ShapeError(f"cannot store an array of shape {e.shape} in a target of shape {tuple(shape)}; make the "
                              "target that shape, or name a part of it with regions=")
-        return (0,) * e.ndim
-    box = region if isinstance(region, tuple) else (region,)
+        return (slice(0, None),) * e.ndim
+    box = list(region if isinstance(region, tuple) else (region,))
     if shape is not None:
-        box = tuple(box) + (slice(None),) * (len(shape) - len(box))
-        box = tuple(slice(*s.indices(n)) for s, n in zip(box, shape, strict=True))
-    if any((s.step or 1) != 1 for s in box):
-        raise ValueError(f"regions with steps are not supported: {region}; write each stretch by itself")
-    extents = tuple(s.stop - (s.start or 0) for s in box)
+        box += [slice(None)] * (len(shape) - len(box))
+        box = [slice(*r.indices(n)) if isinstance(r, slice) else r for r, n in zip(box, shape, strict=True)]
+    places = tuple(r if isinstance(r, slice) else tuple(int(i) for i in r) for r in box)
+    extents = tuple(len(range(r.start or 0, r.stop, r.step or 1)) if isinstance(r, slice) else len(r) for r in places)
     if extents != e.shape:
         raise ShapeError(f"cannot store an array of shape {e.shape} in a region of shape {extents}; they must be equal")
-    return tuple(s.start or 0 for s in box)
+    return places
 
 
 def _run(exprs: Sequence[Expr], targets: Sequence[Any], writes: Sequence[Array]) -> None:

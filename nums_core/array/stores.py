@@ -69,7 +69,7 @@ def to_zarr(arr: Any, url: Any, component: str | None = None, storage_options: A
     if path is None or "://" in path or component or not compute:
         return store(Array(e), zarr.create_array(path or url, name=component, overwrite=overwrite, **options), lock=False,
                      compute=compute, return_stored=return_stored)
-    if os.path.exists(path) and not overwrite:
+    if os.path.exists(path) and not overwrite and not (os.path.isdir(path) and not os.listdir(path)):
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     with renamed_when_done(path) as partial:
         store(Array(e), zarr.create_array(partial, **options), lock=False)

@@ -26,8 +26,9 @@ def normalize(chunks: Any, shape: tuple[int, ...], dtype: Any, previous: Chunks 
     Parameters
     ----------
     chunks : "auto", int, bytes text ("32MiB"), tuple or dict
-        An int is the extent on every axis; -1 or None means one block along that axis; "auto" lets the axis be cut so
-        that a block is about `config.block_bytes`; a tuple of ints gives the extents themselves; a dict sets some axes.
+        An int is the extent on every axis; -1 means one block along that axis, and so does None, unless there are
+        `previous` chunks, which it keeps; "auto" lets the axis be cut so that a block is about `config.block_bytes`; a tuple
+        of ints gives the extents themselves; a dict sets some axes.
     shape : tuple of int
     dtype : dtype
     previous : chunks, optional
@@ -39,6 +40,8 @@ def normalize(chunks: Any, shape: tuple[int, ...], dtype: Any, previous: Chunks 
         Chunks of the wrong length or sum, with the way to write them.
     """
     ndim = len(shape)
+    if not ndim:
+        return ()
     if isinstance(chunks, dict):
         base = list(previous) if previous is not None else ["auto"] * ndim
         for axis, c in chunks.items():
@@ -53,9 +56,13 @@ def normalize(chunks: Any, shape: tuple[int, ...], dtype: Any, previous: Chunks 
         chunks = (chunks,) * ndim
     if ndim == 1 and len(chunks) > 1 and all(isinstance(c, (int, np.integer)) for c in chunks):
         chunks = (tuple(chunks),)
+    if not len(chunks) and not any(shape):
+        chunks = shape
     if len(chunks) != ndim:
         raise GridError(f"chunks {chunks!r} have {len(chunks)} entries for an array of {ndim} dimensions, shape "
                         f"{shape}; give one entry an axis, -1 for an uncut one, or 'auto'")
+    if previous is not None:
+        chunks = tuple(p if c is None else c for c, p in zip(chunks, previous, strict=True))
     cut: list[tuple[int, ...] | None] = [None if c == "auto" else _axis(c, n, shape)
                                          for c, n in zip(chunks, shape, strict=True)]
     if None in cut:

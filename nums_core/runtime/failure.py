@@ -6,7 +6,7 @@ import pickle
 from functools import lru_cache
 from typing import Any
 
-from nums_core.errors import KernelError, MemoryBudgetError, SpillError, WorkerLostError
+from nums_core.errors import KernelError, NumsError
 from nums_core.runtime.plan import Plan
 
 
@@ -29,7 +29,7 @@ def describe(block: Any) -> str:
 
 def kernel_error(plan: Plan, task: int, error: Exception, operands: list[Any]) -> Exception:
     """The error to raise for `error`, met in task `task`."""
-    if isinstance(error, (KernelError, MemoryBudgetError, SpillError, WorkerLostError)):
+    if isinstance(error, NumsError):
         return error
     text = failure_text(plan, task, f"{type(error).__name__}: {error}", list(map(describe, operands)))
     return error_from_text(type(error), text)

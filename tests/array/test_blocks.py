@@ -107,8 +107,10 @@ def test_wrong_shapes_are_told(x):
     with pytest.raises(ShapeError, match="drop_axis= or adds with new_axis="):
         nc.map_blocks(lambda b: b.sum(1), x)
     made = nc.map_blocks(lambda b: b[:, :1], nc.asarray(X, chunks=(3, 4)), dtype=float)
-    with pytest.raises(ShapeError, match="tell the shape of its results with chunks="):
+    with pytest.raises(KernelError, match=r"tell the shape of its results with chunks=(.|\n)*test_blocks.py:\d+"):
         made.compute()
+    with pytest.raises(ValueError, match="Dimension mismatch"):
+        nc.map_blocks(lambda b: 1.0, nc.ones(1), enforce_ndim=True, dtype=float).compute()
 
 
 def test_blocks_are_read_only():

@@ -358,7 +358,10 @@ def test_fields_of_records():
     x = nc.asarray(data, chunks=1)
     check(x["a"], data["a"])
     check(x["b"] * 2, data["b"] * 2)
+    check(x[["a"]], data[["a"]])
     check(x, data)
+    wide = np.zeros(3, dtype=[("m", "f4", (2, 2)), ("n", "i2")])
+    check(nc.asarray(wide, chunks=2)["m"], wide["m"])
 
 
 # -- operators --------------------------------------------------------------------------------------------------------

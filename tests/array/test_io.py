@@ -136,6 +136,29 @@ def test_store(x):
     assert b.sum() == pytest.approx((X * 2).sum())
 
 
+@pytest.mark.parametrize("region", [np.s_[0:14:2], np.s_[6::-1, :], np.s_[1:8, [9, 8, 7, 6, 5, 4, 3, 2, 0]]], ids=str)
+def test_store_in_strides_and_positions(x, region):
+    target, want = np.zeros((14, 10)), np.zeros((14, 10))
+    target, want = (target, want) if isinstance(region, tuple) and isinstance(region[1], list) else (target[:, :9], want[:, :9])
+    nc.store(x, target, regions=region)
+    want[region] = X
+    np.testing.assert_array_equal(target, want)
+
+
+def test_store_takes_locks_of_any_kind():
+    class Counting:
+        held = 0
+
+        def acquire(self):
+            self.held += 1
+
+        def release(self):
+            self.held += 100
+    lock = Counting()
+    nc.store(nc.arange(10, chunks=5), np.zeros(10), lock=lock)
+    assert lock.held == 202
+
+
 def test_store_later_and_read_back(x):
     target = np.zeros_like(X)
     later = nc.store(x, target, compute=False)
@@ -172,8 +195,6 @@ def test_store_refusals(x):
         nc.store([x, x], [np.zeros_like(X)] * 2, regions=[None])
     with pytest.raises(ValueError, match="All sources must be"):
         nc.store(X, np.zeros_like(X))
-    with pytest.raises(ValueError, match="steps are not supported"):
-        nc.store(x, np.zeros((14, 9)), regions=(slice(0, 14, 2), slice(0, 9)))
 
 
 def test_store_from_another_process_writes_here(monkeypatch):

@@ -139,7 +139,7 @@ def test_refusals_of_map_overlap():
     with pytest.raises(ValueError, match="a list with one for each"):
         nc.map_overlap(lambda b: b, nc.asarray(X), depth=[1, 2])
     shrinking = nc.map_overlap(lambda b: b[1:], nc.asarray(X), depth=1, boundary=0, dtype=float)
-    with pytest.raises((KernelError, ShapeError), match="return the shape given"):
+    with pytest.raises(KernelError, match="return the shape given"):
         shrinking.compute()
     with pytest.raises(ShapeError, match="larger blocks"):
         ov.trim_internal(nc.asarray(X, chunks=1), 1, 0)

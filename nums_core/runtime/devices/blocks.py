@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from nums_core.errors import ShapeError
-
 
 class UserFunction:
     """The kernel `map`. A task's arguments are (number, extent) of its block along each axis of the result.
@@ -59,7 +57,7 @@ class UserFunction:
             if not block.ndim and all(n == 1 for n in want):
                 block = block.reshape(want)
             if block.shape != want and not _fits(block.shape, want):
-                raise ShapeError(f"the function returned a block of shape {block.shape} where the result's chunks have "
+                raise ValueError(f"the function returned a block of shape {block.shape} where the result's chunks have "
                                  f"{want}; tell the shape of its results with chunks=, drop_axis= or new_axis=")
         if out is None:
             return block

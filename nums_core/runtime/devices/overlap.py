@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nums_core.errors import ShapeError
 from nums_core.runtime.devices.blocks import UserFunction
 from nums_core.runtime.devices.numpy import deliver
 
@@ -59,7 +58,7 @@ def _map(function: Callable[..., Any] | None, kwargs: tuple[tuple[str, Any], ...
 def _trimmed(made: np.ndarray, trims: list[Any], args: Any) -> np.ndarray:
     given = tuple(entry[0][0][0] for entry in args[:len(trims)])
     if made.shape[:len(trims)] != given:
-        raise ShapeError(f"the function returned a block of shape {made.shape} for one of shape {given}, so its halo cannot "
+        raise ValueError(f"the function returned a block of shape {made.shape} for one of shape {given}, so its halo cannot "
                          "be cut off; return the shape given, or use trim=False with chunks=")
     return made[tuple(slice(a, n - b) for (a, b), n in zip(trims, made.shape, strict=False))]
 
