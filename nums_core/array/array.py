@@ -62,7 +62,7 @@ class Array:
 
     @chunks.setter
     def chunks(self, chunks: Any) -> None:
-        raise TypeError("Can not set chunks directly; use x.rechunk(chunks), which gives an array cut that way")
+        raise TypeError(f"Can not set chunks directly; use x.rechunk({chunks}), which gives an array cut that way")
 
     @property
     def dtype(self) -> np.dtype:
@@ -633,7 +633,8 @@ def _from_values(values: np.ndarray, chunks: Any) -> Array:
     return from_array(values, chunks)
 
 
-def from_array(x: Any, chunks: Any = "auto", name: Any = None, **kwargs: Any) -> Array:
+def from_array(x: Any, chunks: Any = "auto", name: Any = None, lock: Any = False, asarray: Any = None,
+               fancy: bool = True, getitem: Any = None, meta: Any = None, inline_array: bool = False) -> Array:
     """An array over existing data, in blocks.
 
     Parameters
@@ -642,27 +643,57 @@ def from_array(x: Any, chunks: Any = "auto", name: Any = None, **kwargs: Any) ->
         A NumPy array is *not* copied: its blocks are views, so do not change it before results are computed. Other
         sources are read block by block while the plan runs.
     chunks : see `Array.rechunk`
+    lock : bool, or object with `acquire` and `release`
+        Read one block at a time, for sources that threads may not share.
+    getitem : function of (x, index), optional
+        Reads instead of `x[index]`.
+    name, asarray, fancy, meta, inline_array
+        Of dask; they change nothing here.
+
+    Raises
+    ------
+    DTypeError
+        Python objects, masked elements, or something that is no array.
     """
     if isinstance(x, Array):
-        return x if chunks == "auto" else x.rechunk(chunks)
-    if isinstance(x, np.memmap) or not isinstance(x, (np.ndarray, np.generic, list, tuple, *Scalar)):
+        return x if isinstance(chunks, str) and chunks == "auto" else x.rechunk(chunks)
+    if _is_reader(x):
         kind, data = "reader", x
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            raise DTypeError(f"from_array() takes arrays or objects with shape, dtype and []; got {type(x).__name__}; "
-                             "convert it with numpy.asarray first")
+        if lock or getitem is not None:
+            data = _io.Guarded(x, lock, getitem)
     else:
-        kind, data = "array", np.asarray(x)
-        if data.dtype.hasobject and data.dtype.kind == "O":
-            raise DTypeError("arrays of Python objects cannot be cut into blocks of known size; convert to a numeric, "
-                             "string or datetime dtype first")
+        kind, data = "array", _values_of(x)
     source = _sources.get(id(data))
-    if source is None or source.data is not data:
+    if source is None or source.data is not data or (source.shape, source.dtype) != (tuple(data.shape), data.dtype):
         source = _sources[id(data)] = Source(kind, data, tuple(data.shape), np.dtype(data.dtype))
-    if chunks == "auto" and kind == "reader":
+    if isinstance(chunks, str) and chunks == "auto" and kind == "reader":
         chunks = getattr(x, "chunks", None) or "auto"
         if chunks != "auto":
             chunks = _multiple(chunks, source.shape, source.dtype)
     return Array(build.leaf(source, grids.normalize(chunks, source.shape, source.dtype)))
+
+
+def _is_reader(x: Any) -> bool:
+    """Whether `x` is to be read block by block: not in memory, but with a shape, a NumPy dtype and slices by position."""
+    if isinstance(x, np.memmap):
+        return True
+    if isinstance(x, (np.ndarray, np.generic, list, tuple, str, bytes, *Scalar)) or hasattr(x, "iloc"):
+        return False
+    return hasattr(x, "shape") and hasattr(x, "__getitem__") and isinstance(getattr(x, "dtype", None), np.dtype)
+
+
+def _values_of(x: Any) -> np.ndarray:
+    """The NumPy array that `x` is, or is easily made."""
+    if getattr(x, "mask", False) is not False and type(x).__name__ == "MaskedArray" and np.any(x.mask):
+        raise DTypeError("masked elements would be shown as numbers; fill them first, as in x.filled(numpy.nan)")
+    if not hasattr(x, "__array__") and not isinstance(x, (np.generic, list, tuple, str, bytes, *Scalar)):
+        raise DTypeError(f"from_array() takes arrays or objects with shape, dtype and []; got {type(x).__name__}; "
+                         "convert it with numpy.asarray first")
+    data = np.asarray(x)
+    if data.dtype.kind == "O":
+        raise DTypeError("arrays of Python objects cannot be cut into blocks of known size; convert to a numeric, "
+                         "string or datetime dtype first")
+    return data
 
 
 def _multiple(stored: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:

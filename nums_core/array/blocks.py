@@ -71,8 +71,7 @@ def map_blocks(func: Callable[..., Any], *args: Any, name: Any = None, token: An
                         "axis of the result")
     adjust = {} if chunks is None else {x: c for x, c in zip(out, chunks, strict=True) if x not in added}
     call = _Call(func, args, kwargs)
-    if enforce_ndim:
-        call.function = functools.partial(_enforced, call.function, len(out))
+    call.ndim = len(out) if enforce_ndim else None
     return _assemble(call, out, arrays, added, adjust, dtype if meta is None or dtype is not None else meta.dtype,
                      align=False, where="map_blocks", label=str(token or name or call.name), checked=chunks is None)
 
@@ -116,6 +115,7 @@ class _Call:
         self.wants = tuple(k for k in ("block_info", "block_id") if _takes(func, k) and k not in kwargs)
         self.name = getattr(func, "__name__", type(func).__name__)
         self.function: Callable[..., Any] = func
+        self.ndim: int | None = None  # of results, where it is enforced
         if fixed or self.whole:
             self.function = functools.partial(_spread, func, positions, fixed, tuple(self.whole))
 
@@ -223,6 +223,8 @@ def _assemble(call: _Call, out: tuple[Any, ...], arrays: list[tuple[Expr, tuple[
     labels = [n for _, n in arrays + whole]
     if dtype is None:
         dtype = _sampled(function, call, operands, labels, out, chunks, where, checked)
+    if call.ndim is not None:
+        function = functools.partial(_enforced, function, call.ndim)
     return Array(build.blockmap(Opaque(function), operands, labels, out, shape, dtype, chunks,
                                 keywords(call.kwargs), call.wants, label))
 
@@ -251,9 +253,9 @@ def aligned(arrays: list[tuple[Expr, tuple[Any, ...]]],
             elif (align and n == 1) or (not align and len(c) in (1, len(cuts[x]))):
                 want.append(c)
             else:
-                raise ShapeError(f"arrays with extents {n} and {total} along one axis, in {len(c)} and {len(cuts[x])} "
-                                 "blocks, have no blocks that correspond; give them one shape, or rechunk() one of them "
-                                 "to as many blocks as the other")
+                raise ShapeError(f"different lengths in arrays: extents {n} and {total} along one axis, in {len(c)} and "
+                                 f"{len(cuts[x])} blocks, have no blocks that correspond; give them one shape, or rechunk() "
+                                 "one of them to as many blocks as the other")
         out.append((build.rechunk(e, tuple(want)), names))
     return out, cuts
 

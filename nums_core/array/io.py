@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import operator
 import os
 import pickle
 import threading
@@ -200,6 +201,27 @@ def _reachable(target: Any) -> bool:
 def _stored(target: Any, region: Any, e: Expr) -> Array:
     x = from_array(target, e.chunks if region is None else "auto")
     return x if region is None else x[region]
+
+
+class Guarded:
+    """A source that is read through a function, or by one thread at a time."""
+
+    def __init__(self, source: Any, lock: Any, getitem: Callable[[Any, Any], Any] | None) -> None:
+        self.source, self.getitem = source, getitem or operator.getitem
+        self.lock = threading.Lock() if lock is True else (lock or None)
+        self.shape, self.dtype = source.shape, source.dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.lock is None:
+            return self.getitem(self.source, index)
+        self.lock.acquire()
+        try:
+            return np.asarray(self.getitem(self.source, index))
+        finally:
+            self.lock.release()
+
+    def __reduce__(self) -> Any:
+        return Guarded, (self.source, self.lock is not None, self.getitem)  # a lock is this process's
 
 
 # -- .npy -------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,47 @@ def test_from_array_takes_what_reads_by_slices():
         nc.from_array(object())
 
 
+def test_sources_read_by_one_thread_at_a_time():
+    import pickle
+    import threading
+
+    class Lines:
+        shape, dtype, inside, most = (100,), np.dtype("i8"), 0, 0
+
+        def __getitem__(self, at):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            threading.Event().wait(0.001)
+            self.inside -= 1
+            return np.arange(100)[at]
+
+    source = Lines()
+    check(nc.from_array(source, chunks=5, lock=True) + 1, np.arange(100) + 1)
+    assert source.most == 1
+    doubled = nc.from_array(source, chunks=50, getitem=lambda x, at: x[at] * 2)
+    check(doubled, np.arange(100) * 2)
+    guarded = nc.from_array(np.memmap.__new__(np.memmap, __file__, "u1", "r", 0, (3,)), chunks=2, lock=True).expr.params[0].data
+    assert pickle.loads(pickle.dumps(guarded)).shape == (3,)
+
+
+def test_arrays_that_change_their_shape():
+    data = np.arange(6)
+    assert nc.from_array(data).shape == (6,)
+    data.shape = (2, 3)
+    check(nc.from_array(data), data)
+
+
+def test_what_is_array_like():
+    pandas = pytest.importorskip("pandas")
+    series = pandas.Series([1.5, 2.5, 3.5], index=[2, 1, 0])
+    check(nc.asarray(series, chunks=2), [1.5, 2.5, 3.5])
+    check(nc.asarray(pandas.DataFrame({"a": [1, 2], "b": [3, 4]})), [[1, 3], [2, 4]])
+    masked = np.ma.masked_less([1, 2, 3], 2)
+    with pytest.raises(DTypeError, match=r"x.filled\(numpy.nan\)"):
+        nc.asarray(masked)
+    check(nc.asarray(np.ma.asarray([1, 2])), [1, 2])
+
+
 def test_objects_are_refused():
     with pytest.raises(DTypeError, match="convert to a numeric"):
         nc.asarray(np.array([1, "a"], dtype=object))
