@@ -21,8 +21,9 @@ from nums_core.ops.program import Program
 from nums_core.runtime.devices import scratch
 from nums_core.runtime.devices.elementwise import CALLS, UNSTRIDED
 
-# Working set of one tile over all its buffers: about half of a usual L2, so that inputs stream past it.
-TILE_BYTES = 256 * 1024
+# Working set of one tile over all its buffers. It fits a share of the last cache, not the L2: a tile's calls must be long
+# beside the 50 us that handing the interpreter to a sleeping thread can take (256 KiB made two threads slower than one).
+TILE_BYTES = 4 * 2**20
 STRIP = 256  # elements of a row of a tile that some operand is read across
 BOX_ELEMS = 32 * 1024  # of a tile with gaps: cutting it out of each operand costs a few microseconds
 _scratch = threading.local()
