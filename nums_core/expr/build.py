@@ -290,9 +290,10 @@ def concatenate(parts: Sequence[Expr], axis: int) -> Expr:
 
 def blockmap(function: Callable[..., Any] | Opaque, args: Sequence[Expr], labels: Sequence[Sequence[Any]],
              out_labels: Sequence[Any], shape: tuple[Any, ...], dtype: Any, chunks: Chunks, kwargs: Kw = (),
-             info: bool | tuple[str, ...] = False, label: str = "", flop: float = 10.0) -> Expr:
+             info: bool | tuple[str, ...] = False, label: str = "", flop: float | None = None) -> Expr:
     """`function` on each tuple of blocks that share labels. Labels the result lacks must not be cut. A result label no
-    operand has counts the blocks of `chunks`. With `info`, the function gets `block_info` as a keyword."""
+    operand has counts the blocks of `chunks`. With `info`, the function gets `block_info` as a keyword. `flop` is for an
+    element of the result; None where nobody can know."""
     params = (function, kwargs, tuple(map(tuple, labels)), tuple(out_labels), info, label, flop)
     return make("map", args, params, shape, dtype, chunks)
 

@@ -321,7 +321,13 @@ def _lower_map(low: Lowering, node: Expr) -> np.ndarray:
     args = AxisArgs(tuple(tuple(zip(itertools.count(), c)) for c in node.chunks))
     return low.add(node, Kernel("map", (function, plain, node.dtype, _places(node) if info else None, info)), grid,
                    inputs, elements=elements, out_bytes=np.nan_to_num(elements, nan=1e6) * node.dtype.itemsize,
-                   flop=np.nan_to_num(elements) * flop, args=args, label=label or _name(function))
+                   flop=unknown_flop(np.nan_to_num(elements)) if flop is None else np.nan_to_num(elements) * flop,
+                   args=args, label=label or _name(function))
+
+
+def unknown_flop(elements: np.ndarray) -> np.ndarray:
+    """What a function of the user is taken to cost: long enough on any block that several threads are worth it."""
+    return 2e6 + 10.0 * elements
 
 
 def _name(function: Any) -> str:

@@ -100,7 +100,7 @@ class _Prepared:
             leaving[np.concatenate([*s.exports, s.results])] = True
             after = kept | (last >= s.stop)
             tasks = order[s.start:s.stop]
-            n_threads = useful_threads(seconds[tasks], len(tasks), threads)
+            n_threads = useful_threads(seconds[tasks], threads)
             self.threads.append(n_threads)
             self.keep.append(after | leaving)
             self.segments.append(cut_run(g, tasks, seconds, n_threads, after | leaving))

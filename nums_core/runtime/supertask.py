@@ -19,8 +19,9 @@ from nums_core.runtime.sources import drop_pages
 
 TARGET_S = 1e-3
 TASK_OVERHEAD_S = 3e-6
-# Below this a task's Python dominates, and a second thread only fights for the interpreter.
-MIN_TASK_S = 12e-6
+# Work in tasks shorter than this is done sooner by one thread: each task takes the interpreter a few times, and handing it
+# to a thread that fell asleep costs up to 50 us (2,500 tasks of 12 us: 0.07 s on one thread, 0.14 s on two).
+MIN_TASK_S = 80e-6
 INLINE_S = 150e-6
 
 
@@ -36,10 +37,11 @@ def estimated_seconds(plan: Plan) -> np.ndarray:
     return seconds
 
 
-def useful_threads(seconds: np.ndarray, n_tasks: int, threads: int) -> int:
-    """How many of `threads` threads a run of `n_tasks` tasks is worth."""
+def useful_threads(seconds: np.ndarray, threads: int) -> int:
+    """How many of `threads` threads a run is worth, from the seconds of its tasks."""
     total = float(seconds.sum())
-    return threads if total > INLINE_S and total / max(n_tasks, 1) > MIN_TASK_S else 1
+    # How long the task is that an average second is spent in: a few long ones count, however many short ones there are.
+    return threads if total > INLINE_S and float(np.square(seconds).sum()) > MIN_TASK_S * total else 1
 
 
 class TaskTable:

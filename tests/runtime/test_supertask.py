@@ -120,9 +120,11 @@ def test_edges_of_some_tasks(plan, data):
 
 
 def test_small_work_is_not_shared_between_threads():
-    assert useful_threads(np.full(10, 1e-6), 10, 8) == 1
-    assert useful_threads(np.full(100_000, 4e-6), 100_000, 8) == 1
-    assert useful_threads(np.full(100, 1e-3), 100, 8) == 8
+    assert useful_threads(np.full(10, 1e-6), 8) == 1
+    assert useful_threads(np.full(100_000, 4e-6), 8) == 1
+    assert useful_threads(np.full(100, 1e-3), 8) == 8
+    # A few long tasks are worth threads, however many short ones stand beside them.
+    assert useful_threads(np.array([1e-6] * 100_000 + [0.1] * 8), 8) == 8
 
 
 def test_long_orders_are_cut_into_many_segments_for_several_threads():

@@ -9,6 +9,7 @@ swapped so that the result comes out in the order it is wanted. The cheapest for
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nums_core.runtime.devices import scratch
+
 Run = Callable[..., Any]
 
 LOOP_BYTES = 16 * 1024  # what one more BLAS call costs, in bytes copied
-TILE_ELEMENTS = 64 * 1024  # of an operand that is made on the way
+TILE_ELEMENTS = 1 << 18  # of an operand that is made on the way: long calls (see `fused.TILE_BYTES`)
 
 
 class Form(NamedTuple):
@@ -58,7 +61,12 @@ class _WithPrograms:
         from nums_core.runtime.devices.fused import compile_program
 
         self.product = product
-        self.makers = [compile_program(entry[0]) if entry and entry[0] is not None else None for entry in inline]
+        programs = [entry[0] if entry else None for entry in inline]
+        self.makers = [compile_program(p) if p is not None else None for p in programs]
+        # A new array for each tile would be new pages, each touched for the first time, which costs more than to fill it.
+        self.tile_makers = [
+            compile_program(p, empty=functools.partial(scratch.empty, f"operand {k}")) if p is not None and not
+            np.dtype(p.instrs[-1].dtype).hasobject else self.makers[k] for k, p in enumerate(programs)]
         self.split, self.same = inline[0][1], inline[1] is None
         a, b, c = product.a, product.b, product.c
         summed = [x for x in dict.fromkeys(a + b) if x not in c]
@@ -70,21 +78,21 @@ class _WithPrograms:
         n = along[0][0] if along else 0
         step = max(TILE_ELEMENTS * n // max((size for _, size in along if size), default=1), 64)
         if n <= step or (out is not None and out.size > TILE_ELEMENTS):
-            return self._at_once(blocks, out)
-        made = self._at_once(self._tile(blocks, 0, step), out)
+            return self._at_once(blocks, out, self.makers)
+        made = self._at_once(self._tile(blocks, 0, step), out, self.tile_makers)
         if made.size > TILE_ELEMENTS:
-            return self._at_once(blocks, None)
+            return self._at_once(blocks, None, self.makers)
         for i in range(step, n, step):
-            np.add(made, self._at_once(self._tile(blocks, i, i + step), None), out=made)
+            np.add(made, self._at_once(self._tile(blocks, i, i + step), None, self.tile_makers), out=made)
         return made
 
     def _tile(self, blocks: list[np.ndarray], start: int, stop: int) -> list[np.ndarray]:
         return [b if k is None else b[(slice(None),) * k + (slice(start, stop),)]
                 for b, k in zip(blocks, self.axes, strict=True)]
 
-    def _at_once(self, blocks: list[np.ndarray], out: np.ndarray | None) -> np.ndarray:
-        left = _made(self.makers[0], blocks[:self.split])
-        return self.product(left, left if self.same else _made(self.makers[1], blocks[self.split:]), out)
+    def _at_once(self, blocks: list[np.ndarray], out: np.ndarray | None, makers: list[Run | None]) -> np.ndarray:
+        left = _made(makers[0], blocks[:self.split])
+        return self.product(left, left if self.same else _made(makers[1], blocks[self.split:]), out)
 
 
 def _axes_along(label: str, operands: tuple[str, str], inline: tuple[Any, ...]) -> list[int | None]:

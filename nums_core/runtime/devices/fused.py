@@ -25,7 +25,6 @@ from nums_core.runtime.devices.elementwise import CALLS, UNSTRIDED
 # beside the 50 us that handing the interpreter to a sleeping thread can take (256 KiB made two threads slower than one).
 TILE_BYTES = 4 * 2**20
 STRIP = 256  # elements of a row of a tile that some operand is read across
-BOX_ELEMS = 32 * 1024  # of a tile with gaps: cutting it out of each operand costs a few microseconds
 _scratch = threading.local()
 
 
@@ -206,16 +205,17 @@ def _direct(program: Program) -> Callable[..., Any] | None:
     return scope["direct"]
 
 
-def compile_program(program: Program, finish: tuple[Any, ...] | None = None) -> Callable[..., Any]:
+def compile_program(program: Program, finish: tuple[Any, ...] | None = None,
+                    empty: Callable[..., np.ndarray] = np.empty) -> Callable[..., Any]:
     """`run(args, blocks, out=None)`: the block the program makes, or the partial state of its reduction (the finished
-    block where `finish` is given)."""
+    block where `finish` is given). Without `out`, blocks are written into `empty(shape, dtype)`."""
     if program.reduction is not None:
         from nums_core.runtime.devices.reduction import compile_reductions
 
         return compile_reductions(program, [program.reduction], finish)
     if not program.instrs:
         return _compile_copy(program)
-    return _compile_map(program, Tiles(program))
+    return _compile_map(program, Tiles(program), empty)
 
 
 def _compile_copy(program: Program) -> Callable[..., Any]:
@@ -250,7 +250,7 @@ def _cut(view: np.ndarray, at: tuple[slice, ...]) -> np.ndarray:
     return view[tuple(s if n > 1 else slice(None) for s, n in zip(at, view.shape, strict=True))]
 
 
-def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
+def _compile_map(program: Program, tiles: Tiles, empty: Callable[..., np.ndarray]) -> Callable[..., Any]:
     maps, ndim = program.maps, program.ndim
     dtype = np.dtype(program.instrs[-1].dtype)
     plain = all(m == tuple(range(ndim)) for m in maps)
@@ -267,7 +267,7 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
         if args is not None:  # extents that no input shows: the result is broadcast further
             shape = np.broadcast_shapes(shape, args)
         if out is None:
-            out = np.empty(shape, dtype)
+            out = empty(shape, dtype)
         n = out.size
         if n <= tiles.tile_elems:
             if n:
@@ -282,7 +282,7 @@ def _compile_map(program: Program, tiles: Tiles) -> Callable[..., Any]:
                 tiles.run_flat(cut, stop - i, target[i:stop])
             return out
         crossing = {axis for v in views if runs_across(v) and (axis := fastest(v)) is not None}
-        box = _tile_box(shape, max(tiles.tile_elems, BOX_ELEMS), crossing)
+        box = _tile_box(shape, tiles.tile_elems, crossing)
         whole = [v.shape == shape for v in views]
         for at in _boxes(shape, box):
             target = out[at]

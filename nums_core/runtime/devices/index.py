@@ -16,8 +16,8 @@ from nums_core.ops.program import Program
 from nums_core.runtime.devices import fused, scratch
 from nums_core.runtime.devices.numpy import Run, deliver
 
-# Elements of a tile of a selection: its mask and the indices found in it stay in the first cache.
-TILE = 8192
+# Elements of a tile of a selection: long calls, and the indices found in it stay in the cache (see `fused.TILE_BYTES`).
+TILE = 1 << 17
 _BOOL = np.dtype(bool)
 
 

@@ -105,7 +105,7 @@ class _Prepared:
         seconds = estimated_seconds(plan)
         self.total_s = float(seconds.sum())
         self.n_tasks = g.n_tasks - int(g.is_leaf.sum())
-        self.threads = useful_threads(seconds, self.n_tasks, threads)
+        self.threads = useful_threads(seconds, threads)
         self.segments: Segments = cut(plan, seconds, self.threads)
         self.peak_bytes = peak_bytes(plan, self.threads)
         self.is_read = np.zeros(g.n_tasks, bool)
