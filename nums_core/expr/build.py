@@ -304,6 +304,21 @@ def custom(name: str, args: Sequence[Expr], params: tuple[Any, ...], shape: tupl
     return make(name, args, params, shape, dtype, chunks)
 
 
+def update(function: Callable[..., Any] | Opaque, states: Sequence[Expr], args: Sequence[Expr],
+           made: Sequence[tuple[tuple[int, ...], Any]], kwargs: Kw = (), label: str = "update",
+           flop: float = 0.0) -> tuple[list[Expr], list[Expr]]:
+    """`function(*states, *args)` changes the arrays `states` and returns a tuple of others, of which `made` gives shapes
+    and dtypes. Gives the states as they are afterwards, and the others. Everything is in one block; a state that is
+    donated is changed where it lies."""
+    args = [single_block(a) for a in (*states, *args)]
+    made = tuple((tuple(shape), np.dtype(dtype).str) for shape, dtype in made)
+    node = make("state.update", args, (function, kwargs, len(states), made, label, flop), (), "V", ())
+    of_states = [(a.shape, a.dtype) for a in args[:len(states)]]
+    parts = [make("pick", (node,), (k,), shape, dtype, tuple((n,) for n in shape))
+             for k, (shape, dtype) in enumerate((*of_states, *made))]
+    return parts[:len(states)], parts[len(states):]
+
+
 def pick(x: Expr, k: int, shape: tuple[Any, ...], dtype: Any, chunks: Chunks) -> Expr:
     """Part `k` of an expression whose blocks are tuples; the grid must be that of `x`."""
     assert grid_of(chunks) == x.grid
@@ -321,4 +336,4 @@ def uncut(x: Expr, which: Sequence[int]) -> Expr:
 
 __all__ = ["Kw", "align", "axes", "blockmap", "broadcast_shape", "broadcast_to", "cast", "common_chunks", "concatenate",
            "contract", "create", "custom", "elementwise", "full", "gather", "leaf", "normalize_axes", "pick", "rechunk",
-           "reduce", "single_block", "slice_chunks", "transpose", "uncut", "uniform"]
+           "reduce", "single_block", "slice_chunks", "transpose", "uncut", "uniform", "update"]

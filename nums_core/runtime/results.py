@@ -30,6 +30,8 @@ def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, st
     g, plan, inputs = engine.graph, engine.plan, engine.table.inputs
     for t, dtype in kept:
         kernel = g.families[int(g.family_of[t])].kernel
+        if kernel.name == "pick" and _changes_state(engine, donated, inputs[t][0], kernel.params[0]):
+            overwriting.add(t)
         if kernel.name != "fused" or engine.outs[t] is not None:
             continue
         program = kernel.params[0]
@@ -47,6 +49,23 @@ def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, st
                 overwriting.add(t)
                 break
     return overwriting
+
+
+def _changes_state(engine: Engine, donated: set[int], t: int, k: int) -> bool:
+    """Whether part `k` of what task `t` makes is a state it may write over; if so, the task is told."""
+    g, plan = engine.graph, engine.plan
+    kernel = g.families[int(g.family_of[t])].kernel
+    if kernel.name != "state.update" or k >= kernel.params[2]:
+        return False
+    operands = engine.table.inputs[t]
+    b = operands[k]
+    old = engine.blocks[b]
+    if not (b in donated and plan.last_use[b] == plan.position[t] and operands.count(b) == 1
+            and isinstance(old, np.ndarray) and old.flags.writeable):
+        return False
+    engine.outs[t] = (engine.outs[t] or frozenset()) | {k}
+    donated.discard(b)
+    return True
 
 
 def root(array: np.ndarray) -> int:

@@ -111,7 +111,8 @@ def _lower(low: Lowering, node: Expr) -> np.ndarray:
     kernel = Kernel("overlap.map", (function, plain, values, tuple(x.dtype for x in node.args), node.dtype))
     name = "halo" if function is None else getattr(function, "__name__", "map_overlap")
     return low.add(node, kernel, node.grid, _interleaved(flats, counts), counts=np.sum(counts, axis=0), elements=elements,
-                   flop=elements * 0.0 if function is None else unknown_flop(elements), args=AxisArgs(tuple(per_axis)), label=name)
+                   flop=elements * 0.0 if function is None else unknown_flop(elements), args=AxisArgs(tuple(per_axis)),
+                   label=name)
 
 
 def _pads(window: Window, n: int) -> list[tuple[int, int]]:
