@@ -73,15 +73,15 @@ def column_sums(n: int, k: int, outputs: int = 1, size: float = 1.0) -> TaskGrap
     return b.build(tuple(roots))
 
 
-def random_graph(seed: int, n_workers: int) -> TaskGraph:
-    """Families of random grids that read random earlier blocks; some are reductions of uneven width."""
+def random_graph(seed: int, n_workers: int, reductions: bool = True) -> TaskGraph:
+    """Families of random grids that read random earlier blocks; some are reductions of uneven width, if wanted."""
     rng = np.random.default_rng(seed)
     b = GraphBuilder()
     leaf(b, 0, (int(rng.integers(1, 9)),), float(rng.integers(1, 9)), rng.integers(-1, n_workers))
     for _ in range(int(rng.integers(1, 7))):
         grid = tuple(rng.integers(1, 6, size=int(rng.integers(0, 3))).tolist())
         n = int(np.prod(grid))
-        is_reduce = rng.random() < 0.4
+        is_reduce = rng.random() < 0.4 and reductions
         most = 12 if is_reduce else 3
         counts = rng.integers(1, most + 1, n) if rng.random() < 0.5 else np.full(n, rng.integers(1, most + 1))
         if not is_reduce and rng.random() < 0.2:

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nums_core.ops.taskgraph import REDUCE
 from nums_core.runtime.cluster import Cluster, Link
 from nums_core.scheduler.layout import Layout
 from nums_core.scheduler.load import account, price_inside_node
@@ -18,8 +17,7 @@ from .graphs import clusters, outer, random_graph
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), clusters(), st.integers(0, 9))
 def test_incremental_loads_are_those_of_the_whole_graph(seed, cluster, search_seed):
-    graph = random_graph(seed, cluster.n_workers)
-    assume(all(f.role != REDUCE for f in graph.families))
+    graph = random_graph(seed, cluster.n_workers, reductions=False)
     found = search(graph, Layout(cluster), seed=search_seed)
     whole = account(graph, found.worker, list_moves(graph, found.worker, cluster, "first"), cluster)
     for a, b in zip(found.loads, whole, strict=True):
