@@ -55,7 +55,7 @@ def _generalized(ufunc: np.ufunc, inputs: tuple[Any, ...], kwargs: dict[str, Any
     ours = getattr(importlib.import_module("nums_core.array"), ufunc.__name__, None)
     if ours is not None and getattr(np, ufunc.__name__, None) is ufunc:
         return ours(*inputs, **kwargs)
-    from nums_core.array.gufunc import apply_gufunc
+    from nums_core.array.gufuncs import apply_gufunc
 
     kwargs = {k: v for k, v in kwargs.items() if k in ("axes", "axis", "keepdims")}
     return apply_gufunc(ufunc, str(ufunc.signature), *inputs, **kwargs)

@@ -102,6 +102,14 @@ def test_families_say_what_they_export():
         assert module.__doc__, family
 
 
+def test_deferred_families_say_the_same_names_as_their_modules():
+    for family, names in nc._DEFERRED.items():
+        module = importlib.import_module(f"nums_core.array.{family}")
+        assert list(names) == module.__all__
+        assert module.__doc__, family
+        assert all(getattr(nc, n) is getattr(module, n) for n in names)
+
+
 def test_every_public_function_has_a_docstring():
     functions = {n: v for n in nc.__all__ if callable(v := getattr(nc, n)) and getattr(v, "__module__", "").startswith("nums_core")}
     assert [n for n, v in functions.items() if not v.__doc__] == []
