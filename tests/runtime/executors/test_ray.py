@@ -115,6 +115,9 @@ def test_kept_blocks_of_a_killed_worker(ray_executor):
     plan, outputs = chain(ray_executor, keep=True)
     (held,), _ = ray_executor.run(plan, [np.zeros(2000)], outputs)
     ray.kill(ray_executor.actors[0])
+    with pytest.raises(ray.exceptions.RayActorError):  # killing returns before the actor is dead
+        while True:
+            ray.get(ray_executor.actors[0].cancelled.remote())
     with pytest.raises(WorkerLostError, match="Compute that array again"):
         ray_executor.fetch(held)
     with pytest.raises(WorkerLostError, match="Compute that array again"):
