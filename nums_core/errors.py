@@ -8,6 +8,11 @@
     ├── UnknownSizeError  (ValueError)     a size that depends on data not yet computed
     ├── ImplicitComputeError (RuntimeError) computing where settings forbid it
     ├── MemoryBudgetError (MemoryError)    work that cannot fit its memory budget
+    ├── ModelFileError    (ValueError)     a model file that is damaged, incomplete or of an unknown kind
+    ├── DataFileError     (ValueError)     a file of tokens that is truncated or holds something else
+    ├── CheckpointError   (ValueError)     a checkpoint that is incomplete or of another model
+    ├── TrainingError     (RuntimeError)   training cannot go on from the state it is in
+    ├── NoDerivativeError (NotImplementedError) an operation has no derivative, and one was asked for
     ├── SpillError        (OSError)        the spill folder is full or not writable
     ├── KernelError       (RuntimeError)   a kernel failed while a plan ran
     ├── WorkerLostError   (RuntimeError)   a worker or node went away and could not be replaced
@@ -50,6 +55,26 @@ class ImplicitComputeError(NumsError, RuntimeError):
 
 class MemoryBudgetError(NumsError, MemoryError):
     """Work that cannot fit into its memory budget, even when everything else is spilled."""
+
+
+class ModelFileError(NumsError, ValueError):
+    """A model file that is damaged, incomplete, hostile or of an unknown kind; names the file and the tensor or key."""
+
+
+class DataFileError(NumsError, ValueError):
+    """A file of tokens that is missing, truncated or holds something else; names the file."""
+
+
+class CheckpointError(NumsError, ValueError):
+    """A checkpoint that is incomplete, or of other names, shapes or dtypes than asked for; lists them."""
+
+
+class TrainingError(NumsError, RuntimeError):
+    """Training cannot go on from the state it is in; says what to restore or change."""
+
+
+class NoDerivativeError(NumsError, NotImplementedError):
+    """The derivative of an operation that has none; says why, and where the operation was built."""
 
 
 class SpillError(NumsError, OSError):

@@ -22,6 +22,7 @@ from nums_core import config
 from nums_core.errors import ConfigError
 from nums_core.expr.grid import Chunks, known
 from nums_core.expr.lower import lower
+from nums_core.expr.marks import differentiated
 from nums_core.expr.node import Expr, Source, postorder
 from nums_core.expr.opaque import Opaque
 from nums_core.expr.optimise import optimise
@@ -238,7 +239,8 @@ def held_leaf(held: Held, like: Expr) -> Expr:
     from nums_core.expr.build import leaf
 
     chunks = like.chunks if known(like.chunks) else _measured(held, like)
-    return leaf(Source("held", held, tuple(sum(c) for c in chunks), like.dtype), chunks)
+    shape = like.shape if chunks is like.chunks else tuple(map(sum, chunks))
+    return leaf(Source("held", held, shape, like.dtype), chunks, like.line)
 
 
 def _measured(held: Held, like: Expr) -> Chunks:
@@ -257,8 +259,9 @@ def last_report() -> Report | None:
 def jit(function: Callable[..., Any] | None = None, *, donate: Sequence[int] = ()) -> Callable[..., Any]:
     """Plan `function` once for each signature of its arguments and replay it; results stay distributed (persisted).
 
-    Arguments and results may be arrays or tuples, lists and dicts of them; other arguments are static and must be
-    hashable. The function must build the same expressions for arguments of the same shape, dtype and grid.
+    Arguments and results may be arrays, or tuples, lists, dicts and other containers of them (see `flatten`); other
+    arguments are static and must be hashable. The function must build the same expressions for arguments of the same
+    shape, dtype and grid.
 
     Parameters
     ----------
@@ -280,6 +283,8 @@ class _Jitted:
         began = time.perf_counter()
         flat, shape_of_args = flatten(args)
         arrays = [x for x in flat if hasattr(x, "expr")]
+        if differentiated([x.expr for x in arrays if x.expr.op != "leaf"]):
+            return self.function(*args)  # part of a function that is being differentiated, and of its plan
         leaves = _as_leaves(arrays)
         session = current()
         key = (id(session), shape_of_args, tuple(_signature(x) for x in flat), _pattern(leaves))
@@ -360,7 +365,12 @@ class _Trace:
 
 
 def flatten(tree: Any) -> tuple[list[Any], Any]:
-    """Leaves of nested tuples, lists and dicts, and a hashable description of the nesting."""
+    """Leaves of nested containers, and a hashable description of the nesting.
+
+    Containers are tuples, lists, dicts, None (which holds nothing), and objects with a method `tree_flatten()` that
+    returns (list of children, hashable rest) and a class method `tree_unflatten(rest, children)` that undoes it."""
+    if tree is None:
+        return [], None
     if isinstance(tree, (tuple, list)):
         parts = [flatten(x) for x in tree]
         return [x for flat, _ in parts for x in flat], (type(tree), *[d for _, d in parts])
@@ -368,6 +378,10 @@ def flatten(tree: Any) -> tuple[list[Any], Any]:
         keys = list(tree)
         flat, inner = flatten([tree[k] for k in keys])
         return flat, (dict, tuple(keys), inner)
+    if hasattr(type(tree), "tree_flatten"):
+        children, rest = tree.tree_flatten()
+        flat, inner = flatten(list(children))
+        return flat, (type(tree), rest, inner)
     return [tree], "*"
 
 
@@ -377,11 +391,15 @@ def unflatten(flat: list[Any], description: Any) -> Any:
 
 
 def _take(leaves: Any, description: Any) -> Any:
+    if description is None:
+        return None
     if description == "*":
         return next(leaves)
     kind = description[0]
     if kind is dict:
         return dict(zip(description[1], _take(leaves, description[2]), strict=True))
+    if hasattr(kind, "tree_unflatten"):
+        return kind.tree_unflatten(description[1], _take(leaves, description[2]))
     parts = [_take(leaves, d) for d in description[1:]]
     if hasattr(kind, "_fields"):  # a named tuple takes its fields one by one
         return kind(*parts)

@@ -737,8 +737,10 @@ def _known(x: Array) -> Expr:
         raise ImplicitComputeError("the shape of this array depends on its data, and computing unasked is turned off; "
                                    "call .persist() on it, or config.set(implicit_compute=True)")
     from nums_core import session
+    from nums_core.expr.marks import kept
 
-    (x._expr,) = session.keep([e])
+    (values,) = session.keep([e])
+    x._expr = kept(values, e)
     return x._expr
 
 

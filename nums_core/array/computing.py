@@ -6,6 +6,7 @@ from typing import Any
 
 from nums_core import session
 from nums_core.array.array import Array
+from nums_core.expr import marks
 from nums_core.session import jit as jit  # noqa: PLC0414
 from nums_core.session import last_report as last_report  # noqa: PLC0414
 
@@ -27,9 +28,9 @@ def persist(*arrays: Any, **kwargs: Any) -> tuple[Any, ...]:
     """The same arrays with their blocks computed and kept where they were made, in one run."""
     flat, nesting = session.flatten(arrays)
     which = [i for i, x in enumerate(flat) if isinstance(x, Array)]
-    kept = session.keep([flat[i].expr for i in which]) if which else []
-    for i, e in zip(which, kept, strict=True):
-        flat[i] = Array(e)
+    made = session.keep([flat[i].expr for i in which]) if which else []
+    for i, e in zip(which, made, strict=True):
+        flat[i] = Array(marks.kept(e, flat[i].expr))
     return session.unflatten(flat, nesting)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nums_core._util import SourceLine
 from nums_core.errors import DTypeError, ShapeError
 from nums_core.expr.grid import Chunks, grid_of, known, require_known, uniform
 from nums_core.expr.node import Const, Expr, Region, Source, make
@@ -23,10 +24,10 @@ Kw = tuple[tuple[str, Any], ...]
 
 # -- leaves and creation ----------------------------------------------------------------------------------------------
 
-def leaf(source: Source, chunks: Chunks) -> Expr:
-    """All of a source, in blocks. Shape and dtype are the source's."""
+def leaf(source: Source, chunks: Chunks, line: SourceLine | None = None) -> Expr:
+    """All of a source, in blocks. Shape and dtype are the source's; `line` made it, if not the user's of this call."""
     n = len(source.shape)
-    return make("leaf", (), (source, Region((0,) * n, (1,) * n)), source.shape, source.dtype, chunks)
+    return make("leaf", (), (source, Region((0,) * n, (1,) * n)), source.shape, source.dtype, chunks, line)
 
 
 def create(kernel: str, params: tuple[Any, ...], shape: tuple[int, ...], dtype: Any, chunks: Chunks,

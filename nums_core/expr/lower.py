@@ -344,7 +344,9 @@ def _places(node: Expr) -> tuple[Any, ...]:
 
 
 def _lower_pick(low: Lowering, node: Expr) -> np.ndarray:
-    return low.add(node, Kernel("pick", node.params), node.grid, low.of(node.args[0]).reshape(-1, 1), label="pick")
+    whole = node.args[0]
+    in_place = {"out_bytes": np.zeros(1)} if whole.op == "state.update" and node.params[0] < whole.params[2] else {}
+    return low.add(node, Kernel("pick", node.params), node.grid, low.of(whole).reshape(-1, 1), label="pick", **in_place)
 
 
 LOWER: dict[str, Rule] = {

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from nums_core.expr.coarsen import coarsen
 from nums_core.expr.fuse import fuse
 from nums_core.expr.node import Expr, consumers, postorder, with_args
-from nums_core.expr.rules import algebra, blocking, contraction, movement, pushdown
+from nums_core.expr.rules import algebra, blocking, contraction, marks, movement, pushdown, sums
 
 Rule = Callable[[Expr], Expr | None]
 
 RULES: dict[str, list[Rule]] = {}
-for _rules in (algebra.RULES, movement.RULES, pushdown.RULES):
+for _rules in (marks.RULES, algebra.RULES, movement.RULES, pushdown.RULES):
     for _op, _rule in _rules:
         RULES.setdefault(_op, []).append(_rule)
 ALONE: dict[str, list[Rule]] = {}  # only where the node is its first operand's one reader
@@ -33,7 +33,7 @@ def optimise(roots: Sequence[Expr]) -> list[Expr]:
     ordered = contraction.reorder(roots)
     if any(a is not b for a, b in zip(ordered, roots, strict=True)):
         ordered = rewrite(ordered)  # a new order may have re-blocked sources
-    return coarsen(fuse(blocking.regrid(ordered)))
+    return coarsen(fuse(sums.join(blocking.regrid(ordered))))
 
 
 def rewrite(roots: Sequence[Expr]) -> list[Expr]:

@@ -85,10 +85,15 @@ class Keeper:
 
     def __init__(self, taken: Callable[[], Iterable[Any]]) -> None:
         self._taken = taken
+        self.kept: set[int] = set()  # memory of the blocks kept so far
 
     @cached_property
     def taken(self) -> set[int]:
         return {root(b) for b in self._taken() if isinstance(b, np.ndarray)}
+
+    @cached_property
+    def arrays(self) -> set[int]:
+        return set(map(id, self._taken()))
 
     def own(self, block: Any, donated: bool = False) -> Any:
         """`block`, or a copy if its memory is taken. `donated`: it was written over a block that was given up."""
@@ -97,8 +102,12 @@ class Keeper:
         if not isinstance(block, np.ndarray):
             return block
         memory = root(block)
-        if not donated and (memory in self.taken or not block.flags.writeable):
+        if not donated and (not block.flags.writeable or memory in self.kept or self._is_taken(block, memory)):
             block = copied(block)
             memory = root(block)
-        self.taken.add(memory)
+        self.kept.add(memory)
         return block
+
+    def _is_taken(self, block: np.ndarray, memory: int) -> bool:
+        """A block with memory of its own was made by its task, unless it is one of the arrays itself: that is soon seen."""
+        return memory in (self.arrays if block.base is None else self.taken)

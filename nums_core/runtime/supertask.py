@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from nums_core.ops.taskgraph import LEAF, Kernel, TaskGraph
+from nums_core.ops.quantize import row_bytes
+from nums_core.ops.taskgraph import LEAF, Family, Kernel, TaskGraph
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.sources import drop_pages
 
@@ -32,9 +33,29 @@ def estimated_seconds(plan: Plan) -> np.ndarray:
     bytes_per_s = np.array([w.memory_bytes_per_s for w in workers])[plan.worker]
     read = np.zeros(g.n_tasks)
     np.add.at(read, g.consumer_of_edge, g.out_bytes[g.in_idx])
-    seconds = TASK_OVERHEAD_S + np.maximum(g.flop / flop_per_s, (read + g.out_bytes) / bytes_per_s)
+    seconds = TASK_OVERHEAD_S + np.maximum(g.flop / flop_per_s, (read + g.out_bytes - _passed_on(g)) / bytes_per_s)
     seconds[g.is_leaf] = 0.0
     return seconds
+
+
+def _passed_on(g: TaskGraph) -> np.ndarray:
+    """Bytes of operands that a task neither reads nor writes as a whole: parts of a tuple, states of an update, packed weights
+    of which it reads some rows."""
+    passed = np.zeros(g.n_tasks)
+    for f in g.families:
+        if f.kernel.name == "pick":
+            passed[f.start:f.stop] = g.out_bytes[g.in_idx[g.in_ptr[f.start:f.stop]]] + g.out_bytes[f.start:f.stop]
+        elif f.kernel.name == "state.update":
+            first = int(g.in_ptr[f.start])
+            passed[f.start] = g.out_bytes[g.in_idx[first:first + f.kernel.params[2]]].sum()
+        elif f.kernel.name == "quantized.matmul":
+            whole = g.out_bytes[g.in_idx[g.in_ptr[f.start:f.stop]]]
+            mine = [np.inf if rows is None else (rows.stop - rows.start) * row_bytes(*f.kernel.params) for *_, rows in f.args or ()]
+            passed[f.start:f.stop] = np.maximum(whole - mine, 0.0)
+        elif f.kernel.name == "quantized.take":
+            for t in range(f.start, f.stop):
+                passed[t] = g.out_bytes[g.inputs(t)[1:]].sum()
+    return passed
 
 
 def useful_threads(seconds: np.ndarray, threads: int) -> int:
@@ -75,13 +96,17 @@ class TaskTable:
 
     def bind_readers(self, inputs: Any) -> list[Any]:
         """Functions with this run's sources in place of `read` kernels."""
-        readers = [f for f in self.graph.families if f.kernel.name == "read"]
-        if not readers:
+        if not self.readers:
             return self.functions
         functions = list(self.functions)
-        for f in readers:
+        for f in self.readers:
             functions[f.start:f.stop] = [_reader(inputs[f.kernel.params[0]], f.kernel)] * f.count
         return functions
+
+    @cached_property
+    def readers(self) -> list[Family]:
+        """Families that read sources."""
+        return [f for f in self.graph.families if f.kernel.name == "read"]
 
     @cached_property
     def need(self) -> list[float]:
@@ -97,8 +122,8 @@ class TaskTable:
     @cached_property
     def blas(self) -> bool:
         """Whether any kernel may call a threaded BLAS."""
-        return any(f.kernel.name == "contract" or f.kernel.name.startswith("linalg.") or f.kernel.name.endswith("map")
-                   for f in self.graph.families)
+        return any(f.kernel.name == "contract" or f.kernel.name.startswith(("linalg.", "quantized."))
+                   or f.kernel.name.endswith("map") for f in self.graph.families)
 
 
 def _reader(source: Any, kernel: Kernel) -> Any:

@@ -8,7 +8,8 @@ construction:
     id     a task reads only smaller ids
 
 `(root, p, id)` is right for products (one output block after the other), `(p, id)` where every output block needs all
-leaves (Gram matrices, several statistics of one array). Outputs count side by side or one after the other, and where
+leaves (Gram matrices, several statistics of one array), `(depth, id)` for a long chain that leaves outputs on its way (the
+derivative of a deep function). Outputs count side by side or one after the other, and where
 they are reductions `root` may count what they combine instead (the sum of a product). Which of these leaves least alive
 is not guessed but counted (`simulate.Liveness`). The best is on a par with a task-by-task search, at a small fraction of
 its time (tests/scheduler/test_order.py compares peaks with `dask.order`).
@@ -26,6 +27,9 @@ from nums_core.ops.taskgraph import TaskGraph
 
 _BITS = 20  # fractions are kept as integers of so many bits; equal ones are told apart by id
 _ONE = 1 << _BITS
+# Long chains side by side, such as a derivative of a batch in a few blocks: one step of each in turn keeps as many
+# threads busy to the end, where one chain after the other would leave the last one alone.
+_DEEP, _NARROW, _MANY_TASKS = 48, 32, 100_000
 _FEW = 24  # graphs with fewer tasks are not worth a second order
 _MANY = 64  # so many output blocks are order enough by themselves
 
@@ -43,6 +47,19 @@ def read_progress(graph: TaskGraph) -> np.ndarray:
         else:
             _largest(p[f.start:f.stop], p[idx[a:b]], ptr[f.start:f.stop + 1])
     return p
+
+
+def depth(graph: TaskGraph) -> np.ndarray:
+    """Edges on the longest way from a source to each task."""
+    d = np.zeros(graph.n_tasks, np.int64)
+    ptr, idx = graph.in_ptr, graph.in_idx
+    for f in graph.families:
+        a, b = int(ptr[f.start]), int(ptr[f.stop])
+        if a < b:
+            below = np.zeros(f.count, np.int64)
+            _largest(below, d[idx[a:b]], ptr[f.start:f.stop + 1])
+            d[f.start:f.stop] = below + 1
+    return d
 
 
 def _largest(out: np.ndarray, values: np.ndarray, ptr: np.ndarray) -> None:
@@ -137,6 +154,10 @@ def _pass_on(graph: TaskGraph, need: np.ndarray) -> None:
 
 def candidates(graph: TaskGraph) -> Iterator[np.ndarray]:
     """Topological orders worth comparing, the likeliest first; one where a choice cannot matter."""
+    level = depth(graph) if _FEW <= graph.n_tasks <= _MANY_TASKS and len(graph.outputs) > 1 else None
+    deep = level is not None and level.max() >= _DEEP and graph.n_tasks <= _NARROW * level.max()
+    if deep:
+        yield np.argsort(level, kind="stable")  # type: ignore[arg-type]
     p = read_progress(graph)
     yield _sorted_by(first_need(graph, _output_positions(graph, True)), p)
     if graph.n_tasks < _FEW:
@@ -151,3 +172,5 @@ def candidates(graph: TaskGraph) -> Iterator[np.ndarray]:
         need = first_need(graph, anchors)
         _pass_on(graph, need)
         yield _sorted_by(need, p)
+    if len(graph.outputs) > 1 and not deep:
+        yield np.argsort(depth(graph) if level is None else level, kind="stable")

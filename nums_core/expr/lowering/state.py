@@ -16,8 +16,8 @@ def _lower_update(low: Lowering, node: Expr) -> np.ndarray:
     function, kwargs, n_states, made, label, flop = node.params
     inputs = np.array([[int(low.of(a).reshape(-1)[0]) for a in node.args]], np.int64)
     elements = sum(math.prod(a.shape) for a in node.args)
-    out_bytes = sum(math.prod(a.shape) * a.dtype.itemsize for a in node.args[:n_states]) + sum(
-        math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in made)
+    # States are changed where they lie, so they are no memory of the run's own. (Those not donated are copied.)
+    out_bytes = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in made)
     kernel = Kernel("state.update", (value_of(function), tuple((k, value_of(v)) for k, v in kwargs), n_states))
     return low.add(node, kernel, (), inputs, elements=np.array([float(elements)]), out_bytes=np.array([float(out_bytes)]),
                    flop=np.array([float(flop)]), label=label)

@@ -84,6 +84,27 @@ class UserFunction:
         return out
 
 
+class LibraryFunction(UserFunction):
+    """The kernel `map` for a function of the library's floors above, at a third of the cost.
+
+    Such a function has a method `on_blocks(**kwargs)` that says what to call with the blocks. The shape of what a task
+    makes is checked once, not in every run.
+    """
+
+    def __init__(self, function: Any, kwargs: dict[str, Any], dtype: np.dtype | None) -> None:
+        super().__init__(function, kwargs, dtype, None, ())
+        self.run, self.checked = function.on_blocks(**kwargs), None
+
+    def __call__(self, args: Any, blocks: list[Any], out: np.ndarray | None = None) -> Any:
+        if args is not self.checked:
+            block, self.checked = super().__call__(args, blocks, out), args
+            return block
+        block = self.run(*[_read_only(b) for b in blocks])
+        if type(block) is not np.ndarray or block.dtype != self.dtype or out is not None:
+            return block if isinstance(block, tuple) else self._delivered(block, args, out)
+        return block
+
+
 def _read_only(block: Any) -> Any:
     if isinstance(block, np.ndarray) and block.flags.writeable:
         block = block.view()

@@ -52,6 +52,9 @@ def _cast(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
 
 def _where(operands: list[Any], out: np.ndarray, kw: dict[str, Any]) -> None:
     condition, a, b = operands
+    if np.size(condition) == 1 and out.size:  # one decision for all: no mask
+        np.copyto(out, a if np.asarray(condition).item() else b, casting="unsafe")
+        return
     if out is condition or np.may_share_memory(out, a) or np.may_share_memory(out, condition):
         out[...] = np.where(condition, a, b)
         return

@@ -63,10 +63,12 @@ def _tree(combine: tuple[Any, ...], finish: tuple[Any, ...] | None) -> Run:
 
 
 def _full(value: Any, dtype: str) -> Run:
+    zero = np.dtype(dtype).kind in "biufc" and not any(np.full(1, value, dtype).tobytes())
+
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
         shape = tuple(n for _, n in args)
-        if out is None:
-            return np.full(shape, value, dtype)
+        if out is None:  # zeros take no memory before they are written
+            return np.zeros(shape, dtype) if zero else np.full(shape, value, dtype)
         out[...] = value
         return out
     return run
@@ -125,8 +127,10 @@ def _concat(axis: int) -> Run:
 def _map(function: Callable[..., Any], kwargs: tuple[tuple[str, Any], ...], dtype: np.dtype | None = None,
          places: tuple[Any, ...] | None = None, wants: tuple[str, ...] | bool = ()) -> Run:
     """A function of the user, on whole blocks."""
-    from nums_core.runtime.devices.blocks import UserFunction
+    from nums_core.runtime.devices.blocks import LibraryFunction, UserFunction
 
+    if hasattr(function, "on_blocks"):
+        return LibraryFunction(function, dict(kwargs), dtype)
     return UserFunction(function, dict(kwargs), dtype, places, wants)
 
 

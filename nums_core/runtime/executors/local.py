@@ -14,12 +14,12 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from nums_core import config
-from nums_core.ops.taskgraph import LEAF
+from nums_core.ops.taskgraph import LEAF, Family, Kernel
 from nums_core.runtime.blas import one_blas_thread
 from nums_core.runtime.cluster import Cluster, available_cpus
 from nums_core.runtime.engine import Engine
@@ -110,6 +110,25 @@ class _Prepared:
         self.peak_bytes = peak_bytes(plan, self.threads)
         self.is_read = np.zeros(g.n_tasks, bool)
         self.is_read[g.in_idx] = True
+        self.leaves = [_Leaf.of(f) for f in g.families if f.role == LEAF]
+        self.leaf_ids = [t for leaf in self.leaves for t in leaf.ids]
+
+
+class _Leaf(NamedTuple):
+    """A leaf family as runs bind it; a source of the shape `whole` is its one block as it is."""
+
+    slot: int
+    kernel: Kernel
+    ids: range
+    args: list[tuple[slice, ...]]
+    whole: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, f: Family) -> _Leaf:
+        args = list(f.args) if f.args is not None else []
+        once = len(args) == 1 and len(f.kernel.params) == 1 and all(at.start == 0 and at.step == 1 for at in args[0])
+        whole = tuple(at.stop for at in args[0]) if once and args[0] else None
+        return cls(f.kernel.params[0], f.kernel, range(f.start, f.stop), args, whole)
 
 
 class _Run:
@@ -140,17 +159,19 @@ class _Run:
     def _bind_leaves(self, donate: frozenset[int]) -> set[int]:
         """Bind the leaves; returns the blocks that may be overwritten."""
         donated: set[int] = set()
-        for f in self.graph.families:
-            if f.role != LEAF:
-                continue
-            source, ids = self.inputs[f.kernel.params[0]], range(f.start, f.stop)
-            if f.kernel.name == "view":
-                array = viewed(source, f.kernel)
-                self.engine.bind(ids, [array[at] for at in f.args or ()])
+        blocks = self.engine.blocks
+        for leaf in self.prepared.leaves:
+            source = self.inputs[leaf.slot]
+            if leaf.kernel.name == "held":
+                blocks[leaf.ids.start:leaf.ids.stop] = source.refs
+                if leaf.slot in donate:
+                    donated.update(leaf.ids)
+            elif source.shape == leaf.whole:
+                blocks[leaf.ids.start] = source
             else:
-                self.engine.bind(ids, source.refs)
-            if f.kernel.name == "held" and f.kernel.params[0] in donate:
-                donated.update(ids)
+                array = viewed(source, leaf.kernel)
+                blocks[leaf.ids.start:leaf.ids.stop] = [array[at] for at in leaf.args]
+        self.engine.foreign.update(self.prepared.leaf_ids)
         return donated
 
     def _bind_outputs(self) -> list[Destination | Appended | None]:
