@@ -1,0 +1,1 @@
+"""Fused operations of neural networks: NumPy kernels on whole blocks, each with its derivative."""
