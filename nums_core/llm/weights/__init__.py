@@ -1,0 +1,1 @@
+"""Model files (GGUF, safetensors) as the arrays of a model."""
