@@ -1,4 +1,4 @@
-"""`nums demo`, `nums info`: the command line."""
+"""`nums demo`, `nums info`, `nums generate`, `nums eval`: the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import sys
 from collections.abc import Sequence
 
 import nums_core
+from nums_core.cli import eval as evaluate
+from nums_core.cli import generate
 from nums_core.errors import NumsError
+
+COMMANDS = {"generate": generate, "eval": evaluate}  # modules with add_parser(commands) and run(args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -19,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", default="demo-out", help="folder for the pictures (default: %(default)s)")
     demo.add_argument("--rows", type=int, default=None, help="use only the first ROWS flights")
     commands.add_parser("info", help="what this installation can use")
+    for command in COMMANDS.values():
+        command.add_parser(commands)
     return parser
 
 
@@ -30,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from nums_core.cli import demo
 
             return demo.run(args.out, on_ray=args.ray, rows=args.rows)
+        if args.command in COMMANDS:
+            return COMMANDS[args.command].run(args)
         return _info()
     except NumsError as error:
         print(f"nums: {error}", file=sys.stderr)
