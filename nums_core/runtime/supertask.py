@@ -50,7 +50,8 @@ def _passed_on(g: TaskGraph) -> np.ndarray:
             passed[f.start] = g.out_bytes[g.in_idx[first:first + f.kernel.params[2]]].sum()
         elif f.kernel.name == "quantized.matmul":
             whole = g.out_bytes[g.in_idx[g.in_ptr[f.start:f.stop]]]
-            mine = [np.inf if rows is None else (rows.stop - rows.start) * row_bytes(*f.kernel.params) for *_, rows in f.args or ()]
+            each = row_bytes(*f.kernel.params)
+            mine = [np.inf if rows is None else (rows.stop - rows.start) * each for *_, rows in f.args or ()]
             passed[f.start:f.stop] = np.maximum(whole - mine, 0.0)
         elif f.kernel.name == "quantized.take":
             for t in range(f.start, f.stop):
