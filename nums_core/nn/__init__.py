@@ -11,6 +11,7 @@ from typing import Any as _Any
 # Where each public name lives.
 _NAMES = {
     "autodiff": ("checkpoint", "grad", "saved", "stop_gradient", "value_and_grad", "vjp"),
+    "checkpoints": ("Checkpoints",),
     "init": ("Keys",),
     "layers": ("MLP", "Attention", "Conv", "Dropout", "Embedding", "GatedMLP", "LayerNorm", "Linear", "PositionEmbedding",
                "RMSNorm", "Rotary"),
