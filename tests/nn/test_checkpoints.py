@@ -99,7 +99,7 @@ def test_a_crash_at_any_write_leaves_no_half_checkpoint(tmp_path, monkeypatch, s
     """Stop at the first, second, ... system call that matters; the final name must hold all of the old or of the new."""
     old, new = values(1), values(2)
     if not survives:  # the clean-up does not run either
-        monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *a, **k: None)
+        monkeypatch.setattr(checkpoints.shutil, "rmtree", lambda *a, **k: None)
     crashes = 0
     for stop in range(100):
         folder = tmp_path / str(stop)
@@ -125,7 +125,7 @@ def test_a_crash_at_any_write_leaves_no_half_checkpoint(tmp_path, monkeypatch, s
 def _stopping(monkeypatch, stop):
     """Raise Crash at call number `stop` of those that write; returns what takes this back."""
     count, undo = [0], []
-    for module, name in ((checkpoint.os, "fsync"), (checkpoint.os, "rename"), (checkpoints, "_write_tensors"),
+    for module, name in ((checkpoints.os, "fsync"), (checkpoints.os, "rename"), (checkpoints, "_write_tensors"),
                          (checkpoints, "_write_text")):
         real = getattr(module, name)
 
