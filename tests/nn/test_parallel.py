@@ -21,6 +21,8 @@ from bench.parallel import (
     steps,
 )
 from nums_core import session
+from nums_core.llm.models.llama import Llama
+from nums_core.nn.init import Keys
 
 EIGHT_HEADS = replace(CONFIG, n_heads=8, n_kv_heads=8, head_dim=8, rotary_dim=8)
 TIED = replace(EIGHT_HEADS, tie_embeddings=True)
@@ -57,26 +59,18 @@ def test_data_parallel_sends_parameters_out_and_gradients_back():
     k = 4
     plan = planned("data", k, "adamw")[-1]
     assert moved(plan, lambda f: f.role == "leaf") == (k - 1) * parameter_bytes(CONFIG)  # no slot of the optimiser
-    products = [p.nbytes for p in _matrices()]
+    parameters = Llama.init(Keys(0), CONFIG).parameters()
+    products = [x.nbytes for path, x in parameters.items() if x.ndim == 2 and "embedding" not in path]
     assert moved(plan, lambda f: f.label.startswith("contract")) == (k - 1) * sum(products)
-
-
-def _matrices():
-    """Parameters whose gradients are products: all but the norms' and the embedding's table."""
-    from nums_core.llm.models.llama import Llama
-    from nums_core.nn.init import Keys
-
-    return [x for path, x in Llama.init(Keys(0), CONFIG).parameters().items() if x.ndim == 2 and "embedding" not in path]
 
 
 def test_tensor_parallel_moves_no_parameter():
     plan = planned("tensor", 4, "adamw")[-1]
     assert moved(plan, lambda f: f.role == "leaf") == 0
-    # Each worker makes a quarter of the work that is cut: the products of weights, and attention.
     g = plan.graph
-    work = np.bincount(plan.worker[:], np.where([f.label in ("attention", "attention.backward") for f in g.families],
-                                                1.0, 0.0)[g.family_of] * g.flop, 4)
-    assert work.min() == work.max() > 0
+    heads = np.array([f.label in ("attention", "attention.backward") for f in g.families])[g.family_of]
+    work = np.bincount(plan.worker[heads], g.flop[heads], 4)
+    assert work.min() == work.max() > 0  # each worker has a quarter of the heads
 
 
 @pytest.mark.ray

@@ -2,8 +2,8 @@
 
     x1 @ y1 + x2 @ y2   ->   [x1 x2] @ [[y1] [y2]]      blocks of the terms in turn; no block is touched
 
-Then the partial products of a block of the result are added up in one tree, those of all terms at one place before those
-at the next. What lies on one worker meets there, and one partial result a worker crosses, not one a term. So the
+Then the partial products of a block of the result are added up in one tree, those of all terms at one place before
+those at the next. What lies on one worker meets there, and one partial result a worker crosses, not one a term. So the
 cotangent of what several cut matrices read (queries, keys and values; the two of a gated MLP) costs one sum over the
 workers.
 
@@ -71,7 +71,7 @@ def _is_addition(node: Expr) -> bool:
 
 
 def _is_cut_product(node: Expr) -> bool:
-    """Whether a node sums over one axis of both operands, which is cut. (Transposed operands are left to `expr.fuse`.)"""
+    """Whether a node sums over one axis of both operands, which is cut. (`expr.fuse` takes in transposed operands.)"""
     if node.op != "contract" or not known(node.chunks):
         return False
     inner = _inner_axes(node)
