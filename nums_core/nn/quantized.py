@@ -105,7 +105,9 @@ class QuantizedArray(Module):
         e = build.uncut(e, [e.ndim - 1])
         lead = e.chunks[:-1]
         most = math.prod(max(c, default=0) for c in lead)
-        pieces = tuple(_pieces(n, data.shape[1], most, self.shape[1]) for n in data.chunks[0])
+        # Blocks of x are tasks already; pieces of w besides would unpack the same weights more often.
+        pieces = tuple(_pieces(n, data.shape[1], most, self.shape[1]) if math.prod(map(len, lead)) == 1 else (n,)
+                       for n in data.chunks[0])
         shape = (*e.shape[:-1], self.shape[0])
         made = build.custom("quantize.matmul", (data, e), (self.format, pieces), shape, np.float32,
                             (*lead, tuple(n for p in pieces for n in p)))

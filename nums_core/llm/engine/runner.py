@@ -22,6 +22,7 @@ from nums_core.nn import functional as F  # noqa: N812
 
 LEAST_PAGES = 64  # of a page table
 FINE_FROM, EVEN_FROM = 16, 128  # tokens: where buckets come closer than doublings, and where they are evenly spaced
+CUT_FROM = 64  # tokens: below, the products are cut instead
 EVEN_STEP = 16  # tokens; a padded token costs what a real one does, a new shape some 0.3 s once
 
 
@@ -54,7 +55,13 @@ class Runner:
 
         def step(states: Any, tokens: Array, rows: Array | None, *batch: Array) -> tuple[Array | None, Any]:
             attend = CacheAttend(spec, states, described := Batch(*batch))
-            hidden = model.hidden(tokens, attend=attend, positions=described.positions)
+
+            def attended(*of_layer: Any) -> Array:
+                """The cache's attention is one task; what follows runs block by block again."""
+                out = attend(*of_layer)
+                return out if len(tokens.chunks[0]) == 1 else out.rechunk((tokens.chunks[0], *out.chunks[1:]))
+
+            hidden = model.hidden(tokens, attend=attended, positions=described.positions)
             return None if rows is None else model.logits(F.embedding(hidden, rows)), attend.states
 
         self._step = session.jit(step, donate=(0,))
@@ -73,7 +80,8 @@ class Runner:
         pages = max(LEAST_PAGES, 1 << (self.cache.max_pages(counts) - 1).bit_length())
         batch = self.cache.batch(counts, n_seq=self.max_batch, max_pages=pages, n_rows=size)
         rows = _rows([c for _, c in work])
-        logits, self.cache.states = self._step(self.cache.states, _array(_tokens([c for _, c in work], size)),
+        tokens = _tokens([c for _, c in work], size)
+        logits, self.cache.states = self._step(self.cache.states, _array(tokens, _block(size)),
                                                _padded(rows, self.least_rows), *map(_array, batch))
         self.cache.advance(counts)
         return values(logits)[:len(rows)] if logits is not None else np.empty((0, 0), np.float32)
@@ -110,8 +118,13 @@ def _padded(rows: np.ndarray, least: int) -> Array | None:
     return _array(padded)
 
 
-def _array(x: np.ndarray) -> Array:
-    return from_array(x, -1)
+def _block(n_tokens: int) -> int:
+    """Tokens of a block of a step: a prompt is read in several, so that several threads take part."""
+    return n_tokens if n_tokens < CUT_FROM else -(-n_tokens // 2)
+
+
+def _array(x: np.ndarray, block: int = -1) -> Array:
+    return from_array(x, block)
 
 
 def computed(model: Any) -> Any:

@@ -20,7 +20,7 @@ from nums_core.runtime.devices import scratch
 
 Run = Callable[..., Any]
 
-TILE_BYTES = 2**20  # of an unpacked tile: it stays in the cache, and BLAS calls are long
+TILE_BYTES = 2**22  # of an unpacked tile: it stays in the cache, and BLAS calls are long
 FEW_ROWS = 32  # of x: beyond, unpacking once for all of them and BLAS are faster
 FLOAT = np.dtype(np.float32)
 
