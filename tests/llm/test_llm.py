@@ -147,3 +147,17 @@ def test_the_cache_is_no_larger_than_the_requests_can_fill():
     assert Sizes(max_batch=2).pages(page_bytes=1000, pages_of_one=8) == 16
     assert Sizes(max_batch=2, memory="10kB").pages(page_bytes=1000, pages_of_one=8) == 10
     assert Sizes(max_batch=2**20).pages(page_bytes=2**20, pages_of_one=512) == 1024
+
+
+def test_a_text_judged_token_by_token_holds_its_budget_and_no_more(folder):
+    llm = LLM(folder, kv_policy=H2O(heavy=8, recent=8), page_tokens=4, max_context=64)
+    cache, step, most = llm.engine.batcher.cache, llm.engine.step, []
+
+    def watched():
+        made = step()
+        most.append(cache.pool.n_pages - cache.pool.n_free)
+        return made
+
+    llm.engine.step = watched
+    llm.score(list(range(1, 61)), chunk=1)
+    assert max(most) == 5  # 16 tokens and the newcomer, in pages of 4; the text has 15

@@ -28,7 +28,7 @@ class Pages(Protocol):
     def n_free_pages(self) -> int: ...
 
     def allocate(self, seq_id: Hashable, n_tokens: int, *, prompt_tokens: int | None = None,
-                 expected_tokens: int | None = None) -> object: ...
+                 expected_tokens: int | None = None, chunk_tokens: int | None = None) -> object: ...
 
     def extend(self, seq_id: Hashable, n_tokens: int) -> object: ...
 
@@ -192,7 +192,8 @@ class Batcher:
     def _take(self, seq_id: int, sequence: Sequence, owner: Hashable | None, n_shared: int) -> None:
         n = len(sequence.tokens)
         if owner is None:
-            self.cache.allocate(seq_id, n, prompt_tokens=sequence.n_prompt, expected_tokens=max(sequence.n_expected, n))
+            self.cache.allocate(seq_id, n, prompt_tokens=sequence.n_prompt, expected_tokens=max(sequence.n_expected, n),
+                                chunk_tokens=sequence.chunk)
             return
         self.cache.fork(owner, seq_id, n_shared)
         try:

@@ -29,7 +29,7 @@ class Counting:
             raise OutOfPages(f"{more} pages wanted, {len(self.free_pages)} free")
         pages += [self.free_pages.pop() for _ in range(more)]
 
-    def allocate(self, seq_id, n_tokens, *, prompt_tokens=None, expected_tokens=None):
+    def allocate(self, seq_id, n_tokens, *, prompt_tokens=None, expected_tokens=None, chunk_tokens=None):
         assert seq_id not in self.pages
         self.pages[seq_id] = []
         try:
