@@ -60,7 +60,8 @@ def test_more_done_than_was_estimated(clock):
 
 
 def test_no_work_at_all(clock):
-    bar = Progress(0.0, 0, Terminal())
+    bar = Progress(0.0, 0, stream := Terminal())
     clock[0] = 3.0
     bar.step(0.0)
     bar.close()
+    assert "nan" not in stream.getvalue() and "inf" not in stream.getvalue()

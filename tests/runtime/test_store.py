@@ -201,6 +201,8 @@ def test_a_task_alone_goes_on_over_the_budget(folder):
     store = BudgetStore(BLOCK, float)
     store.enter([], 5 * BLOCK)
     store.leave([], 0, block(0), 5 * BLOCK)
+    assert store.live_bytes == BLOCK
+    np.testing.assert_array_equal(store.blocks[0], block(0))
 
 
 def test_what_is_on_disk_already_is_not_written_again(folder):
