@@ -23,6 +23,8 @@ Run = Callable[..., Any]
 
 LOOP_BYTES = 16 * 1024  # what one more BLAS call costs, in bytes copied
 TILE_ELEMENTS = 1 << 18  # of an operand that is made on the way: long calls (see `fused.TILE_BYTES`)
+PAGE_BYTES = 4096  # addresses this far apart share a set of the first cache
+RESULT_TILE_BYTES = 4 << 20
 
 
 class Form(NamedTuple):
@@ -112,11 +114,42 @@ def _made(make: Run | None, blocks: list[np.ndarray]) -> np.ndarray:
 def _matmul(x: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """float16 by way of float32, in which NumPy's own loops add up too, but a hundred times slower than BLAS."""
     if x.dtype.char != "e" or y.dtype.char != "e":
-        return np.matmul(x, y, out=out)
+        return _tiled(x, y, out) if _rows_collide(x, y) else np.matmul(x, y, out=out)
     made = np.matmul(x.astype(np.float32), y.astype(np.float32))
     if out is None:
         return made.astype(np.float16)
     out[...] = made
+    return out
+
+
+def _rows_collide(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether BLAS would add to many rows of a result that begin in one set of the first cache and push each other out.
+
+    Looks at extents alone, not at where the result is to lie: how a product is cut decides its last bits.
+    """
+    return (x.ndim == y.ndim == 2 and x.shape[1] >= 256 and x.shape[0] >= 128 and y.shape[1] > 0
+            and y.shape[1] * y.itemsize % PAGE_BYTES == 0 and x.dtype == y.dtype and x.dtype.char in "fdFD"
+            and not _transposes(x, y))
+
+
+def _transposes(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether `y` is `x` transposed, the same memory: NumPy then does half the work."""
+    return (x.shape == y.shape[::-1] and x.strides == y.strides[::-1]
+            and x.__array_interface__["data"] == y.__array_interface__["data"])
+
+
+def _tiled(x: np.ndarray, y: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """`x @ y` by tiles in scratch memory whose rows are spread over the cache: up to a tenth faster."""
+    (n_rows, _), (_, n_cols) = x.shape, y.shape
+    if out is None:
+        out = np.empty((n_rows, n_cols), x.dtype)
+    cols = min(n_cols, 2 * PAGE_BYTES // x.itemsize)
+    rows = min(n_rows, RESULT_TILE_BYTES // (cols * x.itemsize))
+    pad = 128 // x.itemsize  # two cache lines
+    for i, j in itertools.product(range(0, n_rows, rows), range(0, n_cols, cols)):
+        target = out[i:i + rows, j:j + cols]
+        tile = scratch.empty("product", (rows, cols + pad), x.dtype)[:target.shape[0], :target.shape[1]]
+        target[...] = np.matmul(x[i:i + rows], y[:, j:j + cols], out=tile)
     return out
 
 
