@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 import threading
 from typing import Any
 
@@ -21,14 +22,26 @@ def chunk_slices(chunks: Chunks) -> list[list[slice]]:
     return out
 
 
-class Destination:
-    """The array of one output. `array` is None while sizes depend on data; then `join` makes it from the blocks."""
+TOUCH_BYTES_PER_S = 8e9  # writing a byte in each page of new memory
+TOUCH_SHARE = 0.02  # of a run's seconds that may go to that
 
-    def __init__(self, output: Output) -> None:
+
+class Destination:
+    """The array of one output. `array` is None while sizes depend on data; then `join` makes it from the blocks.
+
+    In a run that takes long for its bytes (`run_s`, as predicted) the memory is touched at once. Virtual machines give free
+    memory back to their host within a second or two, and fetching it again while tasks wait costs many times more than
+    taking what a result before this one has just given up.
+    """
+
+    def __init__(self, output: Output, run_s: float = 0.0) -> None:
         self.output = output
         self.array: np.ndarray | None = None
         if not output.unknown:
             self.array = np.empty([int(sum(sizes)) for sizes in output.chunks], output.dtype)
+            most_bytes = TOUCH_SHARE * run_s * TOUCH_BYTES_PER_S
+            if mmap.PAGESIZE < self.array.nbytes < most_bytes and not self.array.dtype.hasobject:
+                self.array.reshape(-1).view(np.uint8)[::mmap.PAGESIZE] = 0
 
     def views(self) -> list[np.ndarray]:
         """The place of each block, in C order of the grid."""

@@ -209,6 +209,27 @@ def test_a_product_with_itself_is_symmetric_to_the_bit():
     np.testing.assert_array_equal(made, made.T)
 
 
+@pytest.mark.parametrize("dtype, cols", [("<f8", 1536), ("<f4", 3072), ("<c16", 512)])
+@pytest.mark.parametrize("rows", [128, 2100])
+def test_rows_that_collide_in_the_cache_go_through_tiles(dtype, cols, rows):
+    """The tiles depend on the extents alone: the bits are the same wherever the result lies."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(rows, 260)).astype(dtype), rng.normal(size=(260, cols)).astype(dtype)
+    assert contraction._rows_collide(x, y) and not contraction._rows_collide(x, y[:, 1:])
+    run = compile_contraction("ik", "kj", "ij", dtype)
+    made, wide = run(None, [x, y]), np.full((rows, 2 * cols + 1), np.nan, dtype)
+    run(None, [x, y], wide[:, cols:2 * cols])
+    np.testing.assert_array_equal(made, wide[:, cols:2 * cols])
+    assert np.isnan(wide[:, :cols]).all() and np.isnan(wide[:, 2 * cols:]).all()
+    np.testing.assert_allclose(made, x @ y, rtol=1e-4 if dtype == "<f4" else 1e-10, atol=1e-4 if dtype == "<f4" else 1e-10)
+
+
+def test_a_wide_product_with_itself_stays_symmetric_to_the_bit():
+    x = np.random.default_rng(0).random((300, 512))
+    made = compile_contraction("ka", "kb", "ab", "<f8")(None, [x, x])
+    np.testing.assert_array_equal(made, made.T)
+
+
 @pytest.mark.parametrize("n", [0, 1, 63, 4000, 50_000])
 def test_operands_made_in_tiles(n):
     a, w = values(n, 8)

@@ -65,6 +65,14 @@ def test_unknown_along_other_axes_is_joined():
     np.testing.assert_array_equal(Destination(output).join([b for row in blocks for b in row]), np.block(blocks))
 
 
+@pytest.mark.parametrize("dtype", ["<f8", "|S3", "|U0", "|O", "<M8[s]", "|b1"])
+@pytest.mark.parametrize("shape", [(), (0,), (5000,), (70, 90)])
+@pytest.mark.parametrize("run_s", [0.0, 1e9])
+def test_memory_touched_early_is_the_same_array(dtype, shape, run_s):
+    made = Destination(Output(tuple((n,) for n in shape), dtype), run_s).array
+    assert made.shape == shape and made.dtype == dtype and made.flags.owndata
+
+
 def test_results_go_when_their_last_name_does():
     """A reference cycle in a run would keep gigabytes until the next collection."""
     import nums_core.array as nc

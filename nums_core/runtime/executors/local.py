@@ -178,12 +178,13 @@ class _Run:
         """The array of each output that is not kept; None also where an earlier output is the same family."""
         destinations: list[Destination | Appended | None] = []
         seen: set[int] = set()
+        run_s = self.prepared.total_s / self.prepared.threads
         for output, index in zip(self.outputs, self.graph.outputs, strict=True):
             if not output.keep and index not in seen and Appended.takes(output):
                 seen.add(index)
                 destinations.append(self._append_to(output, index))
                 continue
-            destination = None if output.keep or index in seen else Destination(output)
+            destination = None if output.keep or index in seen else Destination(output, run_s)
             if destination is not None and destination.array is not None:
                 seen.add(index)
                 self._bind_views(index, destination.views())
