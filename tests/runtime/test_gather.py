@@ -65,7 +65,7 @@ def test_unknown_along_other_axes_is_joined():
     np.testing.assert_array_equal(Destination(output).join([b for row in blocks for b in row]), np.block(blocks))
 
 
-@pytest.mark.parametrize("dtype", ["<f8", "|S3", "|U0", "|O", "<M8[s]", "|b1"])
+@pytest.mark.parametrize("dtype", ["<f8", "|S3", "|O", "<M8[s]", "|b1"])
 @pytest.mark.parametrize("shape", [(), (0,), (5000,), (70, 90)])
 @pytest.mark.parametrize("run_s", [0.0, 1e9])
 def test_memory_touched_early_is_the_same_array(dtype, shape, run_s):
