@@ -31,6 +31,7 @@ import numpy as np
 
 OUT = Path(__file__).with_name("out")
 SEED = 20240229
+SETTLE_S = 0.1  # BLAS threads of the run before spin for some 30 ms before they sleep; nobody is to run beside them
 PACKAGES = ("nums-core", "numpy", "scipy", "dask", "dask-array", "ray")
 
 Run = Callable[[], tuple[Any, ...]]
@@ -95,6 +96,7 @@ class _Process:
         theirs.close()
 
     def take_turn(self, timing: Timing, warm_up: bool) -> None:
+        time.sleep(SETTLE_S)
         try:
             self.pipe.send("warm up" if warm_up else "run")
             if not self.pipe.poll(self.timeout_s):
