@@ -1,6 +1,7 @@
 """Grids of products of arrays in memory: a block of a source is a view, so how it is cut is chosen for speed.
 
-    sum not cut         where the result alone has enough blocks: no partial products, nothing to add
+    sum not cut         where the result alone has enough blocks: no partial products, nothing to add; unless the operands
+                        would be read so often that cutting them anew, along the sum, saves a quarter of the bytes
     as the user cut it  where that gives enough tasks and the partial products are small beside the operands
     halved              otherwise, at the label that costs least in bytes read and added, until there are enough tasks
 
@@ -23,6 +24,7 @@ MOST, LEAST = 32, 8
 MANY = 256  # more tasks than this must be worth their overhead
 MIN_FLOP = 2e7  # below this a product is one task's work: a cut sum is only overhead
 MIN_EDGE = 32  # no piece is thinner
+WORTHWHILE = 0.75  # share of the bytes below which the result's own grid is given up
 
 Cuts = dict[str, tuple[int, ...]]
 
@@ -93,15 +95,20 @@ def _regridded(node: Expr) -> Expr:
     whole = {x: (sum(cuts[x]),) for x in summed}
     n_out, n_sum = (math.prod(len(cuts[x]) for x in labels) for labels in (lc, summed))
     flop = 2.0 * math.prod(sum(c) for c in cuts.values())
-    if flop < MIN_FLOP or n_out >= ENOUGH:
+    if flop < MIN_FLOP:
         return _on_grid(node, cuts | whole)
     size = _Bytes(node)
+    want = min(MOST, max(LEAST, flop / FLOP_PER_TASK))
+    if n_out >= ENOUGH:
+        anew = _halved(node, {x: (sum(c),) for x, c in cuts.items()}, size, want)
+        if size.of(anew, lc, refined=True) > WORTHWHILE * size.of(cuts | whole, lc, refined=False):
+            return _on_grid(node, cuts | whole)
+        return rechunk(_on_grid(node, anew), node.chunks)
     tasks = n_out * n_sum
     if tasks >= LEAST and (tasks <= MANY or flop / tasks >= MIN_FLOP) and (
             2 * n_sum * size.out <= (size.left + size.right) / 2):
         return node
-    made = _on_grid(node, _halved(node, cuts | whole, size, min(MOST, max(LEAST, flop / FLOP_PER_TASK))))
-    return rechunk(made, node.chunks)
+    return rechunk(_on_grid(node, _halved(node, cuts | whole, size, want)), node.chunks)
 
 
 class _Bytes:
@@ -113,19 +120,29 @@ class _Bytes:
         self.left, self.right, self.out = (math.prod(x.shape) * item for x in (a, b, node))
         (x, lx), (y, ly) = (_source(e, labels) for e, labels in zip(node.args, node.params, strict=False))
         self.gram = x is y and all(p == q for p, q in zip(lx, ly, strict=True) if p in ly or q in lx)
-        self.wide = [a.ndim > 2, b.ndim > 2]
+        self.inner = [_inner(labels, node.params[:3]) for labels in (lx, ly)]
+
+    def of(self, cuts: Cuts, lc: str, refined: bool) -> float:
+        pieces = {x: len(c) for x, c in cuts.items()}
+        return self.cost(pieces, [x for x in cuts if x not in lc], refined and any(pieces[x] > 1 for x in lc))
 
     def cost(self, pieces: dict[str, int], summed: Sequence[str], refined: bool) -> float:
         la, lb, _ = self.labels
         total = 0.0
-        for labels, n_bytes, wide in ((la, self.left, self.wide[0]), (lb, self.right, self.wide[1])):
+        for labels, n_bytes, inner in ((la, self.left, self.inner[0]), (lb, self.right, self.inner[1])):
             total += n_bytes * math.prod(n for x, n in pieces.items() if x not in labels)
-            if wide and any(pieces[x] > 1 for x in labels[1:]):
-                total += 2 * n_bytes  # its blocks would not be contiguous: a copy
+            if any(pieces[x] > 1 for x in inner):
+                total += 2 * n_bytes  # the axes that a product merges would not merge in its blocks: a copy
         n_sum = math.prod(pieces[x] for x in summed)
         if self.gram and refined:
             total *= 2  # a product of an array with itself is half the work, unless its result is cut
         return total + (2.0 * n_sum * self.out if n_sum > 1 else 0.0) + (2.0 * self.out if refined else 0.0)
+
+
+def _inner(labels: str, operands: Sequence[str]) -> list[str]:
+    """Labels that follow, in memory, one of the same role (summed, of rows, of columns): together they are one axis."""
+    role = {x: tuple(x in each for each in operands) for x in labels}
+    return [x for before, x in zip(labels, labels[1:], strict=False) if role[before] == role[x]]
 
 
 def _source(x: Expr, labels: str) -> tuple[Expr, str]:
