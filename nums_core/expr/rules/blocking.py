@@ -11,6 +11,7 @@ rule looks at shapes and grids alone, never at the machine, so that the bits are
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -142,7 +143,7 @@ class _Bytes:
 def _inner(labels: str, operands: Sequence[str]) -> list[str]:
     """Labels that follow, in memory, one of the same role (summed, of rows, of columns): together they are one axis."""
     role = {x: tuple(x in each for each in operands) for x in labels}
-    return [x for before, x in zip(labels, labels[1:], strict=False) if role[before] == role[x]]
+    return [x for before, x in itertools.pairwise(labels) if role[before] == role[x]]
 
 
 def _source(x: Expr, labels: str) -> tuple[Expr, str]:
