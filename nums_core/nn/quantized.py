@@ -11,6 +11,9 @@ to the weights: train adapters beside them, or `dequantize()` first.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ PIECE_BYTES = 4 * 2**20  # of packed weights in one task: about half a milliseco
 PIECE_FLOP = 2.5e7  # as long
 MOST_PIECES = 16  # a rule of sizes alone: the plan is the same on every machine
 LEAST_ROWS = 64
+
+_whole: ContextVar[bool] = ContextVar("whole_products", default=False)
 
 
 class QuantizedArray(Module):
@@ -106,8 +111,8 @@ class QuantizedArray(Module):
         lead = e.chunks[:-1]
         most = math.prod(max(c, default=0) for c in lead)
         # Blocks of x are tasks already; pieces of w besides would unpack the same weights more often.
-        pieces = tuple(_pieces(n, data.shape[1], most, self.shape[1]) if math.prod(map(len, lead)) == 1 else (n,)
-                       for n in data.chunks[0])
+        alone = math.prod(map(len, lead)) == 1 and not _whole.get()
+        pieces = tuple(_pieces(n, data.shape[1], most, self.shape[1]) if alone else (n,) for n in data.chunks[0])
         shape = (*e.shape[:-1], self.shape[0])
         made = build.custom("quantize.matmul", (data, e), (self.format, pieces), shape, np.float32,
                             (*lead, tuple(n for p in pieces for n in p)))
@@ -145,6 +150,17 @@ class QuantizedArray(Module):
         return build.uncut(e, [1])
 
 
+@contextmanager
+def whole_products() -> Iterator[None]:
+    """Expressions made inside do not cut products into pieces: for programs in which several chains of products run side by
+    side and keep the threads busy anyway."""
+    token = _whole.set(True)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
 def _real(x: Array) -> Expr:
     if x.dtype.kind not in "biuf":
         raise DTypeError(f"quantised weights multiply real numbers, not {x.dtype}; cast with x.astype(numpy.float32)")
@@ -165,4 +181,4 @@ def transposed_product(data: Expr, g: Expr, form: str, n_cols: int) -> Expr:
                         (*g.chunks[:-1], (n_cols,)))
 
 
-__all__ = ["QuantizedArray", "transposed_product"]
+__all__ = ["QuantizedArray", "transposed_product", "whole_products"]

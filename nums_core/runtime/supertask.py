@@ -6,6 +6,7 @@ into runs worth about `TARGET_S`, and only what crosses between runs needs locks
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ TASK_OVERHEAD_S = 3e-6
 # to a thread that fell asleep costs up to 50 us (2,500 tasks of 12 us: 0.07 s on one thread, 0.14 s on two).
 MIN_TASK_S = 80e-6
 INLINE_S = 150e-6
+FOLLOWED = 20_000  # tasks of a run at most, for it to be cut along its chains: some 2 us a task
 
 
 def estimated_seconds(plan: Plan) -> np.ndarray:
@@ -194,8 +196,13 @@ def cut_run(g: TaskGraph, order: np.ndarray, seconds: np.ndarray, n_threads: int
     """
     if len(order) == 0:
         return Segments([], [], [], [], [], {}, [])
-    cost = seconds[order]
-    label = _labels(cost, n_threads)
+    target = _target(float(seconds[order].sum()), n_threads)
+    if n_threads > 1 and len(order) <= FOLLOWED:
+        order, label = _followed(g, order, seconds, target)
+        cost = seconds[order]
+    else:
+        cost = seconds[order]
+        label = _labels(cost, target)
     n_segments = int(label[-1]) + 1
     segment = np.full(g.n_tasks, -1, np.int64)
     segment[order] = label
@@ -244,13 +251,56 @@ def _distinct(codes: np.ndarray) -> list[int]:
     return codes[np.diff(codes, prepend=-1) != 0].tolist()
 
 
-def _labels(cost: np.ndarray, n_threads: int) -> np.ndarray:
+def _target(total_s: float, n_threads: int) -> float:
+    """Seconds of a segment: at least a few a thread, so that both ends of the run keep every thread busy."""
+    return max(20e-6, min(TARGET_S, total_s / (8 * n_threads))) if n_threads > 1 else max(TARGET_S, total_s / 64)
+
+
+def _labels(cost: np.ndarray, target: float) -> np.ndarray:
     """Which segment each task of a run belongs to: non-decreasing from 0, no number left out."""
-    total = float(cost.sum())
-    # At least a few segments a thread, so that both ends of the run keep every thread busy.
-    target = max(20e-6, min(TARGET_S, total / (8 * n_threads))) if n_threads > 1 else max(TARGET_S, total / 64)
     label = np.floor((np.cumsum(cost) - cost / 2) / target).astype(np.int64)
     return np.cumsum(np.diff(label, prepend=label[0]) != 0)
+
+
+def _followed(g: TaskGraph, order: np.ndarray, seconds: np.ndarray, target: float) -> tuple[np.ndarray, np.ndarray]:
+    """Another order of the run and the segment of each task in it: a segment follows one chain as long as it can.
+
+    Tasks that stand beside each other in an order may belong to chains that run side by side (blocks of a batch through the
+    layers of a model); a segment of both would make each chain wait for the other.
+    """
+    producer, place = edges_of(g, order)
+    at = np.full(g.n_tasks, -1, np.int64)
+    at[order] = np.arange(len(order))
+    inside = at[producer] >= 0
+    source, reader = at[producer[inside]], place[inside]
+    missing = np.bincount(reader, minlength=len(order)).tolist()
+    by_source = np.argsort(source, kind="stable")
+    readers, ptr = reader[by_source].tolist(), np.searchsorted(source[by_source], np.arange(len(order) + 1)).tolist()
+    cost = seconds[order].tolist()
+    ready = [i for i, n in enumerate(missing) if n == 0]  # ascending, so a heap
+    near: list[int] = []  # ready, and the last operand was made in this segment
+    made: list[int] = []
+    label: list[int] = []
+    family = g.family_of[order].tolist()
+    segment, spent, first = 0, 0.0, -1
+    while ready or near:
+        # What costs next to nothing stays with what it follows. Once a chain ends, its segment goes on with one alike.
+        full = (spent >= target and not (near and cost[near[0]] < target / 16)) or (
+            not near and spent > target / 8 and family[ready[0]] != first)
+        if full:
+            for i in near:
+                heapq.heappush(ready, i)
+            near, segment, spent, first = [], segment + 1, 0.0, -1
+        i = heapq.heappop(near or ready)
+        first = family[i] if first < 0 else first
+        made.append(i)
+        label.append(segment)
+        spent += cost[i]
+        for j in readers[ptr[i]:ptr[i + 1]]:
+            missing[j] -= 1
+            if missing[j] == 0:
+                heapq.heappush(near, j)
+    return order[made], np.array(label)
 
 
 def edges_of(g: TaskGraph, tasks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

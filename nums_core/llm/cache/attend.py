@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,9 +60,11 @@ class CacheAttend:
             raise ShapeError(f"q, k and v are {q.shape}, {k.shape} and {v.shape}; this cache takes (rows, heads, head_dim), "
                              f"with {wanted[0]} for q and {wanted[1]} for k and v: flatten the tokens of all sequences "
                              "into rows")
-        batch = [x.expr for x in self.batch[:4]]
+        batch = [x.expr for x in self.batch[:5]]
+        slots = self.batch.tables.shape[1] * spec.page_tokens / 4  # keys that a row sees: a guess, for the scheduler
         rotation = None if rotary is None else the_same(Rotation(rotary, spec.head_dim))
         made, (out,) = build.update(attend_layer, [s.expr for s in self._states[layer]], [q.expr, k.expr, v.expr, *batch],
-                                    [(q.shape, "f4")], (("spec", spec), ("rotation", rotation)), "attend")
+                                    [(q.shape, "f4")], (("spec", spec), ("rotation", rotation)), "attend",
+                                    4.0 * math.prod(q.shape) * slots)
         self._states[layer] = tuple(map(Array, made))
         return Array(out)

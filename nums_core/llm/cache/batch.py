@@ -28,8 +28,8 @@ class Batch(NamedTuple):
         Pages of each sequence, in order; -1 where there are no more.
     starts : int32, shape (n_seq + 1,)
         Rows of sequence i: starts[i] to starts[i + 1].
-    past : int32, shape (n_seq,), tokens
-        Processed before.
+    past, held : int32, shape (n_seq,), tokens
+        Processed before, and those of them that are still in the cache.
     limits : int32, shape (n_seq, 2), tokens
         Budget and recent window of each sequence.
     positions : int32, shape (n_rows,)
@@ -39,6 +39,7 @@ class Batch(NamedTuple):
     tables: Any
     starts: Any
     past: Any
+    held: Any
     limits: Any
     positions: Any
 
@@ -62,7 +63,19 @@ class Batch(NamedTuple):
         positions = np.zeros(n_rows, np.int32)
         for start, n, first in zip(starts.tolist(), rows, past, strict=False):
             positions[start:start + n] = np.arange(first, first + n)
-        return cls(tables, starts, pasts, sizes, positions)
+        return cls(tables, starts, pasts, np.minimum(pasts, sizes[:, 0]), sizes, positions)
+
+    def cut(self, row: int) -> tuple[Batch, Batch]:
+        """The step (of NumPy arrays) in two, which give the same one after the other: the first rows, and those from `row` on.
+
+        A sequence that is in both drops nothing in the first, so that policies choose among the same tokens.
+        """
+        first, second = np.minimum(self.starts, row), np.maximum(self.starts - row, 0)
+        n = np.diff(first)
+        goes_on = (n > 0) & (np.diff(second) > 0)
+        limits = np.where(goes_on[:, None], np.int32((NO_LIMIT, 0)), self.limits)
+        return (Batch(self.tables, first, self.past, self.held, limits, self.positions[:row]),
+                Batch(self.tables, second, self.past + n, self.held + n, self.limits, self.positions[row:]))
 
     def arrays(self) -> Batch:
         """The same as lazy arrays: arguments of a jitted step."""
@@ -223,10 +236,9 @@ class Step:
     prompts : list of Prompt
     """
 
-    def __init__(self, tables: np.ndarray, starts: np.ndarray, past: np.ndarray, limits: np.ndarray, page_tokens: int,
-                 tile: int | None) -> None:
+    def __init__(self, tables: np.ndarray, starts: np.ndarray, past: np.ndarray, held: np.ndarray, limits: np.ndarray,
+                 page_tokens: int, tile: int | None) -> None:
         rows = np.diff(starts)
-        held = np.minimum(past, limits[:, 0])
         slots = {i: slots_of(tables[i], int(held[i] + rows[i]), page_tokens) for i in np.flatnonzero(rows).tolist()}
         self.n_rows, self._waves = int(starts[-1]), dict[Rotation, Waves]()
         self.positions = np.concatenate([np.arange(past[i], past[i] + rows[i]) for i in slots] or [np.zeros(0, int)])
@@ -249,18 +261,18 @@ class Step:
         return found
 
 
-_last: tuple[Any, Step] | None = None
+_remembered: dict[Any, Step] = {}
+MOST_REMEMBERED = 4  # the parts of the step that runs, and of the one before
 
 
-def step_of(tables: np.ndarray, starts: np.ndarray, past: np.ndarray, limits: np.ndarray, page_tokens: int,
-            tile: int | None) -> Step:
-    """The step that these arrays describe. All layers of a step ask for the same one: the last is remembered, by its
-    contents."""
-    global _last
-    key = (tables.shape, tables.tobytes(), starts.tobytes(), past.tobytes(), limits.tobytes(), page_tokens, tile)
-    last = _last
-    if last is not None and last[0] == key:
-        return last[1]
-    step = Step(tables, starts, past, limits, page_tokens, tile)
-    _last = (key, step)
+def step_of(tables: np.ndarray, starts: np.ndarray, past: np.ndarray, held: np.ndarray, limits: np.ndarray,
+            page_tokens: int, tile: int | None) -> Step:
+    """The step that these arrays describe. All layers ask for the same ones: the last few are remembered, by their contents."""
+    key = (tables.shape, *(x.tobytes() for x in (tables, starts, past, held, limits)), page_tokens, tile)
+    step = _remembered.get(key)
+    if step is None:
+        step = Step(tables, starts, past, held, limits, page_tokens, tile)
+        for old in list(_remembered)[:1 - MOST_REMEMBERED]:
+            _remembered.pop(old, None)
+        _remembered[key] = step
     return step

@@ -8,21 +8,26 @@ plans, serve all batches; page tables grow by powers of two.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from nums_core import session
 from nums_core.array.array import Array, from_array
+from nums_core.array.joining import concatenate
 from nums_core.llm.cache.attend import CacheAttend
 from nums_core.llm.cache.batch import Batch
 from nums_core.llm.cache.kv_cache import KVCache
 from nums_core.llm.engine.batcher import Chunk
 from nums_core.nn import functional as F  # noqa: N812
+from nums_core.nn.quantized import whole_products
 
 LEAST_PAGES = 64  # of a page table
 FINE_FROM, EVEN_FROM = 16, 128  # tokens: where buckets come closer than doublings, and where they are evenly spaced
-CUT_FROM = 64  # tokens: below, the products are cut instead
+# Tokens from which on a step is read in two parts, so that two threads take part: the second is a layer behind the first.
+# Below, the products are cut instead.
+CUT_FROM = 64
 EVEN_STEP = 16  # tokens; a padded token costs what a real one does, a new shape some 0.3 s once
 
 
@@ -53,16 +58,16 @@ class Runner:
         self.least_rows = min(max_batch, 2)
         spec, model = cache.spec, computed(model)
 
-        def step(states: Any, tokens: Array, rows: Array | None, *batch: Array) -> tuple[Array | None, Any]:
-            attend = CacheAttend(spec, states, described := Batch(*batch))
-
-            def attended(*of_layer: Any) -> Array:
-                """The cache's attention is one task; what follows runs block by block again."""
-                out = attend(*of_layer)
-                return out if len(tokens.chunks[0]) == 1 else out.rechunk((tokens.chunks[0], *out.chunks[1:]))
-
-            hidden = model.hidden(tokens, attend=attended, positions=described.positions)
-            return None if rows is None else model.logits(F.embedding(hidden, rows)), attend.states
+        def step(states: Any, parts: Sequence[Sequence[Array]], rows: Array | None,
+                 last_only: tuple[()] | None) -> tuple[Array | None, Any]:
+            made = []
+            for tokens, *described in parts:  # each waits, layer by layer, only for what the one before put into the cache
+                attend = CacheAttend(spec, states, batch := Batch(*described))
+                with whole_products() if len(parts) > 1 else nullcontext():
+                    made.append(model.hidden(tokens, attend=attend, positions=batch.positions))
+                states = attend.states
+            hidden = concatenate(made) if last_only is None and len(made) > 1 else made[-1]
+            return None if rows is None else model.logits(F.embedding(hidden, rows)), states
 
         self._step = session.jit(step, donate=(0,))
 
@@ -79,10 +84,15 @@ class Runner:
         size = max(bucket(n_tokens), self.least_rows)
         pages = max(LEAST_PAGES, 1 << (self.cache.max_pages(counts) - 1).bit_length())
         batch = self.cache.batch(counts, n_seq=self.max_batch, max_pages=pages, n_rows=size)
-        rows = _rows([c for _, c in work])
-        tokens = _tokens([c for _, c in work], size)
-        logits, self.cache.states = self._step(self.cache.states, _array(tokens, _block(size)),
-                                               _padded(rows, self.least_rows), *map(_array, batch))
+        rows, tokens = _rows([c for _, c in work]), _tokens([c for _, c in work], size)
+        cut = size // 2
+        parts = [(tokens, batch)] if size < CUT_FROM else [
+            *zip((tokens[:cut], tokens[cut:]), batch.cut(cut), strict=True)]
+        # Where logits are wanted of the last part alone, the end of the others' last layer need not be computed.
+        last_only = () if len(parts) > 1 and rows.min(initial=size) >= cut else None
+        logits, self.cache.states = self._step(
+            self.cache.states, tuple(tuple(map(_array, (tokens, *batch))) for tokens, batch in parts),
+            _padded(rows if last_only is None else rows - cut, self.least_rows), last_only)
         self.cache.advance(counts)
         return values(logits)[:len(rows)] if logits is not None else np.empty((0, 0), np.float32)
 
@@ -118,13 +128,8 @@ def _padded(rows: np.ndarray, least: int) -> Array | None:
     return _array(padded)
 
 
-def _block(n_tokens: int) -> int:
-    """Tokens of a block of a step: a prompt is read in several, so that several threads take part."""
-    return n_tokens if n_tokens < CUT_FROM else -(-n_tokens // 2)
-
-
-def _array(x: np.ndarray, block: int = -1) -> Array:
-    return from_array(x, block)
+def _array(x: np.ndarray) -> Array:
+    return from_array(x, -1)
 
 
 def computed(model: Any) -> Any:
