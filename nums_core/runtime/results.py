@@ -52,16 +52,24 @@ def bind_donated(engine: Engine, donated: set[int], kept: Iterable[tuple[int, st
 
 
 def _changes_state(engine: Engine, donated: set[int], t: int, k: int) -> bool:
-    """Whether part `k` of what task `t` makes is a state it may write over; if so, the task is told."""
+    """Whether part `k` of what task `t` makes is a state it may write over; if so, the task is told.
+
+    A state that an update before `t` made, and only `t` reads, is the run's own: updates of one state in a row share its
+    memory.
+    """
     g, plan = engine.graph, engine.plan
     kernel = g.families[int(g.family_of[t])].kernel
     if kernel.name != "state.update" or k >= kernel.params[2]:
         return False
     operands = engine.table.inputs[t]
     b = operands[k]
-    old = engine.blocks[b]
-    if not (b in donated and plan.last_use[b] == plan.position[t] and operands.count(b) == 1
-            and isinstance(old, np.ndarray) and old.flags.writeable):
+    if plan.last_use[b] != plan.position[t] or operands.count(b) != 1:
+        return False
+    maker, old = g.families[int(g.family_of[b])].kernel, engine.blocks[b]
+    if maker.name == "pick" and engine.table.n_readers[b] == 1:
+        if not _changes_state(engine, donated, engine.table.inputs[b][0], maker.params[0]):
+            return False
+    elif b not in donated or not isinstance(old, np.ndarray) or not old.flags.writeable:
         return False
     engine.outs[t] = (engine.outs[t] or frozenset()) | {k}
     donated.discard(b)

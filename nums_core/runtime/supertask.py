@@ -117,6 +117,12 @@ class TaskTable:
         return np.nan_to_num(self.graph.out_bytes).tolist()
 
     @cached_property
+    def n_readers(self) -> list[int]:
+        """How many tasks read each block."""
+        g = self.graph
+        return np.bincount(g.in_idx, minlength=g.n_tasks).tolist()
+
+    @cached_property
     def mean_bytes(self) -> float:
         """Bytes of a block on average, leaves left out."""
         made = np.nan_to_num(self.graph.out_bytes[~self.graph.is_leaf])
