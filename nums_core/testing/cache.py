@@ -10,6 +10,7 @@ token and head by head.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -157,6 +158,17 @@ class Running:
         assert not made[starts[-1]:].any()
         return [made[a:b] for a, b in pairwise(starts)]
 
+    def run_in_two(self, work: Sequence[tuple[Hashable, Sequence[np.ndarray]]], row: int) -> list[np.ndarray]:
+        """The step that `run` makes, as two: rows before `row` and those from it on."""
+        counts = [(seq_id, len(new[0])) for seq_id, new in work]
+        rows = [np.concatenate(parts) for parts in zip(*(new for _, new in work), strict=True)]
+        outs = []
+        for at, batch in zip((slice(0, row), slice(row, None)), self.cache.batch(counts).cut(row), strict=True):
+            out, self.cache.states = self._step(self.cache.states, *(na.asarray(x[at]) for x in rows), *batch.arrays())
+            outs.append(np.asarray(out))
+        self.cache.advance(counts)
+        return np.split(np.concatenate(outs), np.cumsum([n for _, n in counts])[:-1])
+
     def feed(self, seq_id: Hashable, qkv: Sequence[np.ndarray], chunks: Sequence[int]) -> np.ndarray:
         """Run a whole sequence alone, cut into `chunks`."""
         if seq_id not in self.cache.sequences:
@@ -299,6 +311,24 @@ class CachePolicySuite:
         qkv = self.running().tokens(10, 40)
         pieces, whole = (self.running(rotary=Turning()).feed(0, qkv, c) for c in ([3, 7, 1, 13, 9, 7], [40]))
         assert np.allclose(pieces, whole, rtol=1e-4, atol=1e-5) == self.chunks_do_not_matter
+
+    @pytest.mark.parametrize("row", [1, 5, 9, 10, 25])
+    def test_a_step_cut_in_two_is_the_same_step(self, row: int) -> None:
+        """Wherever the cut falls, between sequences or inside one, beyond the budget or within."""
+        chunks = {"a": [9, 12, 1], "b": [1, 1, 1], "c": [20, 3, 1]}
+        whole, halves = self.running(rotary=Turning()), self.running(rotary=Turning())
+        parts = {s: cut(whole.tokens(20 + k, sum(c)), c) for k, (s, c) in enumerate(chunks.items())}
+        for s, running in itertools.product(chunks, (whole, halves)):
+            running.cache.allocate(s, sum(chunks[s]))
+        for i in range(3):
+            work = [(s, parts[s][i]) for s in chunks]
+            n_rows = sum(len(new[0]) for _, new in work)
+            for one, two in zip(whole.run(work), halves.run_in_two(work, min(row, n_rows - 1)), strict=True):
+                np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+        for s in chunks:
+            assert np.array_equal(whole.cache.held_positions(s, 0), halves.cache.held_positions(s, 0))
+            if whole.cache.spec.policy.scored:
+                np.testing.assert_allclose(whole.cache.scores(s, 0), halves.cache.scores(s, 0), rtol=1e-4, atol=1e-5)
 
     def test_a_sequence_with_nan_harms_no_other(self) -> None:
         running = self.running()

@@ -41,6 +41,33 @@ def test_donated_states_are_changed_where_they_lie():
         assert float(total[0]) == 2 * k and int(count[0]) == k and float(s[0]) == 1 << 16
 
 
+def test_updates_in_a_row_share_the_memory_of_a_donated_state():
+    def twice(total, count, x):
+        total, count, first, _ = step(total, count, x)
+        return *step(total, count, x)[:3], first
+
+    run = nc.jit(twice, donate=(0, 1))
+    total, count = nc.persist(na.zeros(1 << 16), na.zeros(1, dtype=int))
+    x, memory = na.asarray(np.ones(1 << 16)), total.expr.params[0].data.refs[0]
+    for k in range(1, 4):
+        total, count, s, _ = run(total, count, x)
+        block = total.expr.params[0].data.refs[0]
+        assert k == 1 or np.shares_memory(block, memory)
+        memory = block
+        assert float(total[0]) == 4 * k and int(count[0]) == 2 * k and float(s[0]) == 1 << 16
+
+
+def test_a_state_between_two_updates_that_is_read_elsewhere_is_copied():
+    def between(total, count, x):
+        total, count, *_ = step(total, count, x)
+        return *step(total, count, x)[:2], total * 1
+
+    total, count = nc.persist(na.zeros(8), na.zeros(1, dtype=int))
+    new, _, middle = nc.jit(between, donate=(0, 1))(total, count, na.asarray(np.ones(8)))
+    assert new.compute().tolist() == [4.0] * 8
+    assert middle.compute().tolist() == [2.0] * 8
+
+
 def test_a_donated_state_that_is_read_elsewhere_is_copied():
     def both(total, count, x):
         return *step(total, count, x)[:2], total * 1

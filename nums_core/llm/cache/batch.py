@@ -73,7 +73,7 @@ class Batch(NamedTuple):
         first, second = np.minimum(self.starts, row), np.maximum(self.starts - row, 0)
         n = np.diff(first)
         goes_on = (n > 0) & (np.diff(second) > 0)
-        limits = np.where(goes_on[:, None], np.int32((NO_LIMIT, 0)), self.limits)
+        limits = np.where(goes_on[:, None], np.array((NO_LIMIT, 0), np.int32), self.limits)
         return (Batch(self.tables, first, self.past, self.held, limits, self.positions[:row]),
                 Batch(self.tables, second, self.past + n, self.held + n, self.limits, self.positions[row:]))
 
@@ -239,12 +239,13 @@ class Step:
     def __init__(self, tables: np.ndarray, starts: np.ndarray, past: np.ndarray, held: np.ndarray, limits: np.ndarray,
                  page_tokens: int, tile: int | None) -> None:
         rows = np.diff(starts)
+        many = (rows > 1) | ((rows == 1) & (held > limits[:, 0]))  # also the last row of a prompt, cut off from the others
         slots = {i: slots_of(tables[i], int(held[i] + rows[i]), page_tokens) for i in np.flatnonzero(rows).tolist()}
         self.n_rows, self._waves = int(starts[-1]), dict[Rotation, Waves]()
         self.positions = np.concatenate([np.arange(past[i], past[i] + rows[i]) for i in slots] or [np.zeros(0, int)])
         self.prompts = [Prompt(slice(int(starts[i]), int(starts[i + 1])), int(past[i]), int(held[i]), int(rows[i]),
-                               Limits(*limits[i].tolist()), slots[i]) for i in slots if rows[i] > 1]
-        one = np.flatnonzero(rows == 1)
+                               Limits(*limits[i].tolist()), slots[i]) for i in slots if many[i]]
+        one = np.flatnonzero((rows == 1) & ~many)
         self.decoding: Decoding | None = None
         if len(one):
             first = np.concatenate(([0], np.cumsum(held[one] + 1)[:-1]))

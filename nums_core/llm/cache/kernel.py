@@ -83,8 +83,9 @@ def attend_layer(*blocks: np.ndarray, spec: CacheSpec, rotation: Rotation | None
     *blocks : states of the layer, then q (rows, heads, d), k, v (rows, kv_heads, d), tables, starts, past, held, limits
     """
     n = spec.n_states
-    q, k, v, *described = blocks[n:]
-    step = step_of(*described, spec.page_tokens, None if spec.codec.direct else TILE_SLOTS)
+    q, k, v, tables, starts, past, held, limits = blocks[n:]
+    tile = None if spec.codec.direct else TILE_SLOTS
+    step = step_of(tables, starts, past, held, limits, spec.page_tokens, tile)
     layer, out = Layer(spec, blocks[:n], rotation), np.zeros(q.shape, np.float32)
     q, k, v = (x[:step.n_rows].astype(np.float32, copy=False) for x in (q, k, v))
     if rotation is not None and layer.by_rank is None:
