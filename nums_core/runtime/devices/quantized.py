@@ -1,9 +1,10 @@
 """Kernels of quantised weights on NumPy: x @ w.T without ever expanding w as a whole, rows by number, and the way back.
 
-    few rows of x     a native product, which unpacks w in registers (`devices.native`)
-    many rows of x    tiles of w unpacked to scratch memory, each multiplied by BLAS
+    few rows of x     a native product, which unpacks w in registers (`devices.native.products`)
+    many rows of x    a native product of unpacked tiles of w and panels of x (`devices.native.dense`)
 
-Without llvmlite, or on rows that native functions do not take, tiles serve for few rows too: the same results within rounding.
+Without llvmlite, or on rows that native functions do not take, tiles of w are unpacked to scratch memory and BLAS multiplies them:
+the same results within rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from nums_core.runtime.devices import scratch
 Run = Callable[..., Any]
 
 TILE_BYTES = 2**22  # of an unpacked tile: it stays in the cache, and BLAS calls are long
-FEW_ROWS = 32  # of x: beyond, unpacking once for all of them and BLAS are faster
+FEW_ROWS = 32  # of x: beyond, unpacking once for all of them is faster
 FLOAT = np.dtype(np.float32)
 
 
@@ -57,8 +58,8 @@ def unpacked(raw: np.ndarray, form: str, n_cols: int, out: np.ndarray | None = N
 class Product:
     """x @ w.T in float32, of packed rows of `n_cols` elements.
 
-    Up to eight rows of x, the bytes of w are read once, about as fast as memory gives them. From two to FEW_ROWS, a row of the
-    result has the same bits whatever stands beside it in x.
+    Up to eight rows of x, the bytes of w are read once, about as fast as memory gives them. From two to FEW_ROWS, and again
+    beyond, a row of the result has the same bits whatever stands beside it in x.
     """
 
     def __init__(self, form: str, n_cols: int) -> None:
@@ -66,6 +67,10 @@ class Product:
         products = native()
         self.few = products.Product(form, n_cols) if products is not None and products.takes(form, n_cols) else None
         self.at_once = products.rows_at_once(n_cols) if products is not None else 0
+        if self.few is not None:
+            from nums_core.runtime.devices.native import dense
+
+            self.many = dense.product
 
     def __call__(self, x: np.ndarray, raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """
@@ -78,7 +83,9 @@ class Product:
         n = len(x)
         if out is None:
             out = np.empty((n, len(raw)), FLOAT)
-        if self.few is None or n > FEW_ROWS:
+        if self.few is not None and n > FEW_ROWS:
+            self.many(np.ascontiguousarray(x), np.ascontiguousarray(raw), self.form, out)
+        elif self.few is None:
             for rows, tile in _tiles(raw, self.form, self.n_cols):
                 np.matmul(x, tile.T, out=out[:, rows])
         elif n:

@@ -16,7 +16,7 @@ from nums_core.ops import quantize as codec
 from nums_core.runtime.devices import native, quantized
 
 pytest.importorskip("llvmlite")
-from nums_core.runtime.devices.native import jit, products  # noqa: E402
+from nums_core.runtime.devices.native import dense, jit, products  # noqa: E402
 from nums_core.runtime.devices.native.emit import F32, Emitter  # noqa: E402
 
 FORMATS = sorted(codec.LAYOUTS)
@@ -85,6 +85,46 @@ def test_bits_do_not_depend_on_how_rows_are_cut(form, n):
     for i, stop in ((0, 1), (1, 9), (9, 23)):
         product(x, raw[i:stop], form, parts[:, i:stop])
     assert np.array_equal(whole, parts)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("form", FORMATS)
+def test_products_of_many_rows_agree_with_numpy(form, target):
+    raw, w = weights(form, 13, 768)  # two groups of six rows and one over
+    for n in (1, 16, 33, 40):
+        x = np.random.default_rng(1).standard_normal((n, 768)).astype(np.float32)
+        out = np.full((n, 13), np.nan, np.float32)
+        dense.product(x, raw, form, out, target)
+        scale = np.abs(x.astype(float)) @ np.abs(w.astype(float)).T
+        assert (np.abs(out - x.astype(float) @ w.astype(float).T) <= 2e-6 * scale).all()
+
+
+def test_products_of_many_rows_in_several_tiles(monkeypatch):
+    monkeypatch.setattr(dense, "TILE_BYTES", 1)  # as few rows as there can be
+    raw, w = weights("q4_1", 40, 64)
+    x = np.random.default_rng(1).standard_normal((50, 64)).astype(np.float32)
+    out = np.empty((50, 40), np.float32)
+    dense.product(x, raw, "q4_1", out)
+    np.testing.assert_allclose(out, x @ w.T, rtol=1e-4, atol=1e-5)
+
+
+def test_an_element_has_the_same_bits_whatever_stands_beside_it():
+    raw, _ = weights("q4_1", 25, 320)
+    x = np.random.default_rng(2).standard_normal((70, 320)).astype(np.float32)
+    whole = np.empty((70, 25), np.float32)
+    dense.product(x, raw, "q4_1", whole)
+    for rows, cols in ((slice(3, 40), slice(0, 25)), (slice(0, 70), slice(7, 12)), (slice(69, 70), slice(24, 25))):
+        part = np.empty_like(whole[rows, cols])
+        dense.product(x[rows].copy(), raw[cols], "q4_1", part)
+        assert np.array_equal(part, whole[rows, cols])
+
+
+def test_products_of_many_rows_write_nothing_outside():
+    raw, w = weights("q4_0", 8, 96)
+    room = np.full((45, 20), 7.0, np.float32)
+    dense.product(np.ones((43, 96), np.float32), raw, "q4_0", room[1:44, 3:11])
+    assert (room[:, :3] == 7).all() and (room[:, 11:] == 7).all() and (room[0] == 7).all() and (room[44] == 7).all()
+    assert np.allclose(room[1:44, 3:11], w.sum(axis=1), atol=1e-4)
 
 
 def test_a_row_of_x_has_the_same_bits_in_any_batch_of_two_to_eight():
