@@ -29,6 +29,7 @@ FINE_FROM, EVEN_FROM = 16, 128  # tokens: where buckets come closer than doublin
 # Below, the products are cut instead.
 CUT_FROM = 64
 EVEN_STEP = 16  # tokens; a padded token costs what a real one does, a new shape some 0.3 s once
+PANEL = 16  # tokens that products take at a time: a part of so many, times anything, wastes none
 
 
 def bucket(n: int) -> int:
@@ -85,7 +86,7 @@ class Runner:
         pages = max(LEAST_PAGES, 1 << (self.cache.max_pages(counts) - 1).bit_length())
         batch = self.cache.batch(counts, n_seq=self.max_batch, max_pages=pages, n_rows=size)
         rows, tokens = _rows([c for _, c in work]), _tokens([c for _, c in work], size)
-        cut = size // 2
+        cut = -(-size // (2 * PANEL)) * PANEL
         parts = [(tokens, batch)] if size < CUT_FROM else [
             *zip((tokens[:cut], tokens[cut:]), batch.cut(cut), strict=True)]
         # Where logits are wanted of the last part alone, the end of the others' last layer need not be computed.

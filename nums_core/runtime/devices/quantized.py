@@ -3,8 +3,8 @@
     few rows of x     a native product, which unpacks w in registers (`devices.native.products`)
     many rows of x    a native product of unpacked tiles of w and panels of x (`devices.native.dense`)
 
-Without llvmlite, or on rows that native functions do not take, tiles of w are unpacked to scratch memory and BLAS multiplies them:
-the same results within rounding.
+Without llvmlite, or on rows that native functions do not take, tiles of w are unpacked to scratch memory for BLAS: the same
+results within rounding.
 """
 
 from __future__ import annotations
