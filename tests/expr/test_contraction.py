@@ -72,6 +72,12 @@ def test_a_long_sum_is_cut_where_rows_would_read_the_other_operand_again_and_aga
     assert made["contract.tree"] == 1, "the small result is not cut"
 
 
+def test_a_fine_grid_of_the_result_is_never_made_coarser():
+    """Fewer tasks read fewer bytes, but a cluster needs them."""
+    a = source(4096, 4096, chunks=128)
+    assert tasks(a @ a) == {"contract": 1024}
+
+
 def test_tiny_products_are_one_task():
     x = source(100, 20, chunks=(5, 20))
     assert tasks(x.T @ x) == {"contract": 1}

@@ -100,6 +100,8 @@ def _regridded(node: Expr) -> Expr:
         return _on_grid(node, cuts | whole)
     size = _Bytes(node)
     want = min(MOST, max(LEAST, flop / FLOP_PER_TASK))
+    if n_out > MOST:
+        return _on_grid(node, cuts | whole)
     if n_out >= ENOUGH:
         anew = _halved(node, {x: (sum(c),) for x, c in cuts.items()}, size, want)
         if size.of(anew, lc, refined=True) > WORTHWHILE * size.of(cuts | whole, lc, refined=False):
