@@ -19,7 +19,7 @@ import numpy as np
 from nums_core.ops.elementwise import UFUNCS
 from nums_core.runtime.devices import scratch
 
-TILE_ELEMS = 1 << 18
+TILE_ELEMS = 1 << 17
 # Levels of pairs before what is left is accumulated; lines shorter than this are accumulated at once.
 LEVELS = 4
 LONG = 1 << 13
