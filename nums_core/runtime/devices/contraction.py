@@ -24,7 +24,7 @@ Run = Callable[..., Any]
 LOOP_BYTES = 16 * 1024  # what one more BLAS call costs, in bytes copied
 TILE_ELEMENTS = 1 << 18  # of an operand that is made on the way: long calls (see `fused.TILE_BYTES`)
 PAGE_BYTES = 4096  # addresses this far apart share a set of the first cache
-RESULT_TILE_BYTES = 8 << 20
+RESULT_TILE_BYTES = 4 << 20
 
 
 class Form(NamedTuple):
