@@ -39,6 +39,11 @@ class _RayWorker(WorkerHost):
         out = super().step(*args)
         return out if len(out) > 1 else out[0]  # Ray takes one result for the value itself
 
+    @ray.method(concurrency_group="pulse")
+    def pulse(self) -> int:
+        """The process; answered by a thread of its own, while others compute."""
+        return os.getpid()
+
     def cancelled(self) -> bool:
         return bool(getattr(ray.get_runtime_context(), "is_canceled", lambda: False)())
 
@@ -86,7 +91,7 @@ class RayExecutor(ClusteredExecutor):
 
         w = self.cluster.workers[worker]
         # No CPU is reserved: actors hold blocks between runs, when other work on the cluster may have the cores.
-        kind = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False,
+        kind = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False, concurrency_groups={"pulse": 1},
                           scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))(_RayWorker)
         return kind.remote(worker, w.threads, w.memory_bytes, {"spill_dir": config.get().spill_dir})
 
@@ -117,6 +122,9 @@ class RayExecutor(ClusteredExecutor):
     def _ask(self, worker: int, method: str, *args: Any) -> Any:
         return getattr(self.actors[worker], method).remote(*args)
 
+    def _ping(self, worker: int) -> Any:
+        return self.actors[worker].pulse.remote()
+
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
         return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0]
 
@@ -139,8 +147,8 @@ class RayExecutor(ClusteredExecutor):
         ray.cancel(ref)
 
     def _dead(self) -> list[int]:
-        refs = {a.ping.remote(): w for w, a in enumerate(self.actors)}
-        # A worker that is busy answers late; a dead one answers at once, with an error.
+        refs = {a.pulse.remote(): w for w, a in enumerate(self.actors)}
+        # A frozen worker does not answer (`Watch` gives it up); a dead one answers at once, with an error.
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=10.0)
         dead = []
         for ref in ready:
