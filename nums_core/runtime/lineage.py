@@ -172,15 +172,10 @@ def backward(g: TaskGraph, wanted: np.ndarray, there: np.ndarray) -> np.ndarray:
     return need
 
 
-def leaf_rows(g: TaskGraph, used: np.ndarray) -> dict[int, np.ndarray]:
-    """Rows of held inputs among the blocks `used`, by slot."""
-    out: dict[int, np.ndarray] = {}
-    for f in g.families:
-        if f.role == LEAF and f.kernel.name == "held":
-            mask = used[f.start:f.stop]
-            slot = f.kernel.params[0]
-            out[slot] = mask | out[slot] if slot in out else mask
-    return out
+def inputs_read(g: TaskGraph, used: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """The inputs that blocks `used` are read from: slots, with the rows of it where it is a held one."""
+    return [(f.kernel.params[0], used[f.start:f.stop]) for f in g.families
+            if f.kernel.name in ("view", "held", "read") and used[f.start:f.stop].any()]
 
 
 def part_of(plan: Plan, wanted: np.ndarray, there: np.ndarray, stores: Sequence[Store], outputs: Sequence[int]) -> Cut:

@@ -101,8 +101,8 @@ class LoopbackExecutor(ClusteredExecutor):
             return _PENDING
         return _travel(getattr(host, method)(*_travel(values)))
 
-    def _ping(self, worker: int) -> Any:
-        return _Ref(_PENDING if worker in self.frozen else 0)
+    def _silent(self, workers: list[int], timeout_s: float) -> Any:
+        return _Ref([w for w in workers if w in self.frozen])
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
         ready = [ref for ref in refs if ref.value is not _PENDING]

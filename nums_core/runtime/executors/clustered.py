@@ -97,7 +97,7 @@ class ClusteredExecutor:
         How often each worker was started again.
     deaths : int
         All of these together.
-    ended : dict worker -> why it was given up
+    ended : set of workers that were given up
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -106,7 +106,7 @@ class ClusteredExecutor:
         self.recovering = threading.RLock()  # what two runs miss is made again once
         self.generation = [0] * cluster.n_workers
         self.deaths = 0
-        self.ended: dict[int, str] = {}
+        self.ended: set[int] = set()
         self.numbers = itertools.count(1)
         self.pins = Pins()
         self._shares: weakref.WeakKeyDictionary[Plan, dict[tuple[bool, ...], Share]] = weakref.WeakKeyDictionary()
@@ -179,9 +179,9 @@ class ClusteredExecutor:
         """A worker, for messages."""
         return f"worker {worker} on {self._place(worker)}"
 
-    def end(self, worker: int, why: str) -> None:
+    def end(self, worker: int) -> None:
         """Give a worker up: its calls end, and it is started again before anything is tried again."""
-        self.ended[worker] = why
+        self.ended.add(worker)
         self._end(worker)
 
     def replace_dead(self) -> None:
@@ -189,7 +189,7 @@ class ClusteredExecutor:
         with self.lock:
             for w in sorted({*self._dead(), *self.ended}):
                 self._revive(w)
-                self.ended.pop(w, None)
+                self.ended.discard(w)
                 self.generation[w] += 1
                 self.deaths += 1
                 for shares in self._shares.values():
@@ -232,8 +232,9 @@ class ClusteredExecutor:
         """Call another method of the `WorkerHost`; a ref to its result."""
         raise NotImplementedError
 
-    def _ping(self, worker: int) -> Any:
-        """A ref that is soon ready if the worker's process lives, even while it computes; None where nobody can tell."""
+    def _silent(self, workers: list[int], timeout_s: float) -> Any:
+        """A ref to those of `workers` whose processes answered nothing for `timeout_s`. They are to answer while they
+        compute. None where that cannot be told."""
         return None
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:

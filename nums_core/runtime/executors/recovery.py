@@ -27,7 +27,7 @@ from nums_core.errors import WorkerLostError
 from nums_core.runtime.executors.base import Output
 from nums_core.runtime.executors.calls import ClusterRun, Gathering
 from nums_core.runtime.executors.clustered import ClusteredExecutor, RemoteHeld, Share, WorkerGone
-from nums_core.runtime.lineage import Cut, Making, Origin, Pinned, Store, backward, leaf_rows, part_of
+from nums_core.runtime.lineage import Cut, Making, Origin, Pinned, Store, backward, inputs_read, part_of
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.remote import Adopted, KeptBlocks
 from nums_core.runtime.report import Report, slow_workers
@@ -41,7 +41,7 @@ def run_plan(executor: ClusteredExecutor, plan: Plan, inputs: Sequence[Any], out
     """Run a whole plan."""
     keeps = any(o.keep for o in outputs)
     making = Making(plan, tuple(outputs), tuple(_origin(executor, x, keeps) for x in inputs))
-    goal = Goal(executor, making, donate)
+    goal = Goal(executor, making, donate, new=True)
     known = making if keeps and making.depth <= config.get().lineage_depth else None
     for i, o in enumerate(outputs):
         goal.want(i, True)
@@ -59,7 +59,7 @@ def restore(executor: ClusteredExecutor, held: RemoteHeld) -> None:
     lost = ~executor.alive(held)
     if lost.any():
         origin = held.origin
-        goal = Goal(executor, _known(origin), frozenset())
+        goal = Goal(executor, _known(origin))
         goal.kept[origin.output] = held
         goal.want(origin.output, lost)
         Recovery(executor, goal).go()
@@ -137,9 +137,12 @@ class Goal:
     wanted : dict number of the output -> bool array, one entry a block
     saved : RemoteHeld or None
         Blocks of the plan, by id, that attempts which came to a halt have left on workers.
+    new : bool
+        Whether all of the plan is wanted and nothing of it is there.
     """
 
-    def __init__(self, executor: ClusteredExecutor, making: Making, donate: frozenset[int]) -> None:
+    def __init__(self, executor: ClusteredExecutor, making: Making, donate: frozenset[int] = frozenset(),
+                 new: bool = False) -> None:
         self.executor, self.making, self.donate = executor, making, donate
         self.plan, self.graph = making.plan, making.plan.graph
         self.kept: dict[int, RemoteHeld] = {}
@@ -148,7 +151,7 @@ class Goal:
         self.nbytes: dict[int, np.ndarray] = {}
         self.shapes: dict[int, dict[int, tuple[int, ...]]] = {}
         self.saved: RemoteHeld | None = None
-        self.new = True
+        self.new, self.left = new, 0
 
     def want(self, output: int, rows: np.ndarray | bool) -> None:
         at = self.making.rows(output)
@@ -287,7 +290,7 @@ class Recovery:
         tries = Tries()
         gone: WorkerGone | None = None
         while True:
-            smooth = self.top.new and gone is None and not self._lost_inputs()
+            smooth = self.top.new and not self._lost_inputs()
             with nullcontext() if smooth else self.executor.recovering:
                 todo = [self.top] if smooth else self._todo()
                 if gone is not None:
@@ -339,10 +342,10 @@ class Recovery:
         need = backward(goal.graph, missing, have)
         goal.left = int((need & ~have & ~goal.graph.is_leaf).sum())
         found: list[Goal] = []
-        for slot, rows in leaf_rows(goal.graph, need & ~have).items():
+        for slot, rows in inputs_read(goal.graph, need & ~have):
             source = goal.making.inputs[slot]
             if isinstance(source, Pinned):
-                if rows.any() and source.get() is None:
+                if source.get() is None:
                     raise WorkerLostError(
                         "a worker went away with blocks of a persisted array that was made from an array of this program's, "
                         f"which is gone too: only {config.get().lineage_bytes} bytes of such arrays are held on to (config "
@@ -365,7 +368,7 @@ class Recovery:
         making = _known(origin)
         goal = self.goals.get(making)
         if goal is None:
-            goal = self.goals[making] = Goal(self.executor, making, frozenset())
+            goal = self.goals[making] = Goal(self.executor, making)
         if origin.output not in goal.kept:
             held = origin.held()
             goal.kept[origin.output] = held if held is not None else self.executor.new_held(
@@ -377,7 +380,7 @@ class Recovery:
 
     def _attempt(self, goal: Goal) -> None:
         cut: Cut | None = None
-        if goal is self.top and goal.new and all(rows.all() for rows in goal.wanted.values()):
+        if goal.new:
             share = self.executor._share(goal.plan, goal.making.outputs)
             donate = goal.donate
         else:

@@ -1,7 +1,7 @@
 """Watch: workers that calls wait for are asked now and then whether they live; one that does not answer counts as dead.
 
 A worker answers while it computes (a thread of its own does), so that silence means a process that was stopped, a machine
-that cannot be reached, or a kernel that holds the interpreter's lock all that time. The first look comes after a second: a
+that cannot be reached, or a kernel that holds the interpreter's lock all that time. The first question comes after a second: a
 run that is quicker asks nothing.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nums_core.runtime.executors.clustered import ClusteredExecutor
 
 FIRST_S = 1.0
+PATIENCE = 3.0  # timeouts within which a cluster answers at all
 
 
 class Watch:
@@ -27,43 +28,42 @@ class Watch:
     ----------
     limit_s : float, s
         Silence that counts as death (config `worker_timeout_s`); 0: never.
+    ended : dict worker -> s
+        Workers that were given up, and when.
     """
 
     def __init__(self, executor: ClusteredExecutor) -> None:
-        self.executor, self.limit_s = executor, float(config.get().worker_timeout_s)
-        self.every_s = min(FIRST_S, self.limit_s / 4)
-        self.began_s = time.perf_counter()
-        self.due_s: dict[int, float] = {}  # of the next question to each worker
-        self.asked: dict[int, tuple[Any, float]] = {}
-        self.ended: dict[int, float] = {}  # workers that were given up, and when
+        self.executor, self.limit_s = executor, config.get().worker_timeout_s
+        self.due_s = time.perf_counter() + min(FIRST_S, self.limit_s / 4)
+        self.question: Any = None
+        self.asked_s = 0.0
+        self.ended: dict[int, float] = {}
 
     def look(self, workers: Iterable[int]) -> None:
-        """Raises WorkerLostError where not even a worker that was ended lets go of its calls."""
+        """Raises WorkerLostError where a worker's calls do not even end with it, and where the cluster says nothing."""
         now = time.perf_counter()
-        if not self.limit_s or now - self.began_s < self.every_s:
+        if not self.limit_s or now < self.due_s:
             return
         waited_for = set(workers)
-        for w in waited_for - self.asked.keys() - self.ended.keys():
-            if now >= self.due_s.get(w, 0.0) and (ref := self.executor._ping(w)) is not None:
-                self.asked[w] = ref, now
-        self._hear(now)
-        for w, (_, since_s) in list(self.asked.items()):
-            if now - since_s > self.limit_s:
-                del self.asked[w]
-                self.ended[w] = now
-                self.executor.end(w, f"{self.executor.name(w)} did not answer for {now - since_s:.0f} s (config "
-                                     "worker_timeout_s)")
+        if self.question is None:
+            self.question = self.executor._silent(sorted(waited_for - self.ended.keys()), self.limit_s)
+            self.asked_s = now
+        elif self.executor._wait([self.question], 0.0):
+            self._hear(now)
+        elif now - self.asked_s > PATIENCE * self.limit_s:
+            raise WorkerLostError(_NO_ANSWER.format("the cluster", now - self.asked_s, "nothing is known of its workers"))
         for w in waited_for & self.ended.keys():
             if now - self.ended[w] > self.limit_s:
-                raise WorkerLostError(
-                    f"{self.executor.name(w)} did not answer for {now - self.ended[w] + self.limit_s:.0f} s and cannot be "
-                    "ended from here, so that its work cannot go on elsewhere.\n  Look at that machine and its network; then "
-                    "start again with nums_core.init(...). If a kernel of yours keeps Python from running for longer than "
-                    "that, raise config worker_timeout_s")
+                raise WorkerLostError(_NO_ANSWER.format(self.executor.name(w), now - self.ended[w] + self.limit_s,
+                                                        "cannot be ended from here, so that its work cannot go on elsewhere"))
 
     def _hear(self, now: float) -> None:
-        if self.asked:
-            ready = set(self.executor._wait([ref for ref, _ in self.asked.values()], 0.0))
-            for w in [w for w, (ref, _) in self.asked.items() if ref in ready]:
-                del self.asked[w]
-                self.due_s[w] = now + self.limit_s / 4
+        for w in self.executor._get(self.question):
+            self.ended[w] = now
+            self.executor.end(w)
+        self.question, self.due_s = None, now + self.limit_s / 4
+
+
+_NO_ANSWER = ("{} did not answer for {:.3g} s (config worker_timeout_s), and {}.\n  Look at its machine and network, then start "
+              "again with nums_core.init(...); if a kernel of yours keeps Python from running for longer than that, raise "
+              "worker_timeout_s")

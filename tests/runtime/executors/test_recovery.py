@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nums_core import config
 from nums_core.errors import KernelError, WorkerLostError
+from nums_core.ops.taskgraph import Kernel
 from nums_core.runtime.executors.base import Output
 from nums_core.testing.loopback import LoopbackExecutor
 from nums_core.testing.sketch import Sketch
@@ -46,9 +47,8 @@ def executor():
 def pairs(s, v):
     """Each block with the one of another worker."""
     ids = s.builder.ids(v)
-    maker = s.call(total, v, v)
-    kernel = s.builder.families[maker].kernel
-    return s._add(kernel, s.chunks[v], "f8", np.stack([ids, np.roll(ids, 2)], axis=1))
+    kernel = Kernel("map", (total, {}, None, None, ()))
+    return s._add(kernel, s.chunks[v], "f8", np.stack([ids, np.roll(ids, 2)], axis=1), label="total")
 
 
 def layered(executor, keep=True):
@@ -333,7 +333,7 @@ def test_a_kernel_that_fails_while_lost_blocks_are_made_again_spares_the_others(
 
 def test_nothing_is_left_behind(executor):
     plan, outputs = layered(executor)
-    n, _ = steps_of(executor, plan, [X], outputs)
+    n = steps_of(executor, plan, [X], outputs)[0]
     for at in range(n):
         executor.schedule(lambda call, *_, at=at: [at % 3] if call == at else [])
         executor.run(plan, [X], outputs)

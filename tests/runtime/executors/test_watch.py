@@ -53,12 +53,20 @@ def test_a_silent_worker_that_cannot_be_ended(executor, monkeypatch):
     plan, outputs = chain(executor)
     executor.frozen.add(1)
     monkeypatch.setattr(executor, "_end", lambda w: None)
-    with pytest.raises(WorkerLostError, match=r"worker 1 on node 1 did not answer for .* raise config worker_timeout_s"):
+    with pytest.raises(WorkerLostError, match=r"(?s)worker 1 on node 1 did not answer for .* raise worker_timeout_s"):
         executor.run(plan, [X], outputs)
 
 
 def _bad(block):
     raise ValueError("bad block")
+
+
+def test_a_cluster_that_says_nothing(executor, monkeypatch):
+    plan, outputs = chain(executor)
+    executor.frozen.add(1)
+    monkeypatch.setattr(executor, "_silent", lambda *a: executor._ask(1, "ping"))
+    with pytest.raises(WorkerLostError, match=r"(?s)the cluster did not answer for .* nums_core\.init"):
+        executor.run(plan, [X], outputs)
 
 
 def test_a_silent_worker_where_a_kernel_fails(executor):
@@ -72,15 +80,15 @@ def test_a_silent_worker_where_a_kernel_fails(executor):
 
 
 def test_zero_never_asks(executor, monkeypatch):
-    monkeypatch.setattr(executor, "_ping", lambda w: pytest.fail("nobody should be asked"))
+    monkeypatch.setattr(executor, "_silent", lambda *a: pytest.fail("nobody should be asked"))
     with config.set(worker_timeout_s=0):
         watch = Watch(executor)
-    watch.began_s -= 100
+    watch.due_s -= 100
     watch.look([0, 1])
 
 
 def test_quick_runs_ask_nothing(executor, monkeypatch):
-    monkeypatch.setattr(executor, "_ping", lambda w: pytest.fail("nobody should be asked"))
+    monkeypatch.setattr(executor, "_silent", lambda *a: pytest.fail("nobody should be asked"))
     with config.set(worker_timeout_s=60):
         watch = Watch(executor)
         watch.look([0, 1])
