@@ -139,7 +139,7 @@ class Store(NamedTuple):
 
     slot: int
     start: int
-    held: Held
+    held: Any
 
 
 class Cut(NamedTuple):

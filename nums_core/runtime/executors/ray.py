@@ -111,7 +111,7 @@ class RayExecutor(ClusteredExecutor):
 
     def _await_start(self) -> None:
         refs = [a.pulse.remote() for a in self.actors]
-        ready, late = ray.wait(refs, num_returns=len(refs), timeout=START_S)
+        _, late = ray.wait(refs, num_returns=len(refs), timeout=START_S)
         try:
             if late:
                 raise WorkerLostError(f"{len(late)} of {len(refs)} workers did not start within {START_S:.0f} s; see "

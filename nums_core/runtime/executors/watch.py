@@ -64,6 +64,6 @@ class Watch:
         self.question, self.due_s = None, now + self.limit_s / 4
 
 
-_NO_ANSWER = ("{} did not answer for {:.3g} s (config worker_timeout_s), and {}.\n  Look at its machine and network, then start "
-              "again with nums_core.init(...); if a kernel of yours keeps Python from running for longer than that, raise "
-              "worker_timeout_s")
+_NO_ANSWER = ("{} did not answer for {:.3g} s (config worker_timeout_s), and {}.\n  Look at its machine and network, then "
+              "start again with nums_core.init(...); if a kernel of yours keeps Python from running for longer than that, "
+              "raise worker_timeout_s")
