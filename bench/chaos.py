@@ -9,6 +9,7 @@ with the stacks of all threads. At the end no array, call, actor or process may 
 
 import argparse
 import collections
+import contextlib
 import faulthandler
 import gc
 import os
@@ -17,6 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 import psutil
@@ -26,7 +28,7 @@ import nums_core
 import nums_core.array as np
 from bench import harness
 from nums_core import session
-from nums_core.runtime.executors.ray_cluster import SimulatedCluster
+from nums_core.runtime.executors.ray_cluster import SimulatedCluster, simulated_cluster
 
 
 def gram() -> numpy.ndarray:
@@ -73,34 +75,32 @@ class Killer:
     """Ends workers and nodes of one cluster."""
 
     def __init__(self, cluster: SimulatedCluster) -> None:
-        self.cluster = cluster
+        self.cluster, self.executor = cluster, session.current().executor
         self.counts: collections.Counter[str] = collections.Counter()
-
-    @property
-    def executor(self) -> object:
-        return session.current().executor
+        self.n_nodes = len(cluster.node_ids)
 
     def strike(self, kind: str, chance: random.Random) -> None:
-        actors = self.executor.actors
-        w = chance.randrange(len(actors))
-        try:
+        w = chance.randrange(len(self.executor.actors))
+        nodes = self.cluster.node_ids[1:]  # the head has the cluster's records
+        with contextlib.suppress(ray.exceptions.RayError, OSError):  # it is dead already
             if kind == "process":
-                os.kill(ray.get(actors[w].pulse.remote(), timeout=2), signal.SIGKILL)
+                os.kill(self.executor.pids[w], signal.SIGKILL)
             elif kind == "actor":
-                ray.kill(actors[w])
-            else:
-                nodes = self.cluster.node_ids[1:]  # the head has the cluster's records
-                self.cluster.kill(nodes[chance.randrange(len(nodes))])
-                self.cluster.add()
-        except (ray.exceptions.RayError, OSError):  # it is dead already
-            return
-        self.counts[kind] += 1
+                ray.kill(self.executor.actors[w])
+            elif nodes:
+                self.cluster.kill(chance.choice(nodes))
+            self.counts[kind] += 1
+
+    def mend(self) -> None:
+        """Let fresh nodes join for those that died. (Ray starts nodes in the main thread only.)"""
+        while len(self.cluster.node_ids) < self.n_nodes:
+            self.cluster.add()
 
 
 def disturbed(work: Callable[[], numpy.ndarray], killer: Killer, took_s: float, chance: random.Random) -> numpy.ndarray:
     """One run with one or two deaths."""
     moments = sorted(chance.uniform(0.0, took_s) for _ in range(1 + (chance.random() < 0.3)))
-    kinds = chance.choices(["process", "actor", "node"], [0.45, 0.4, 0.15], k=len(moments))
+    kinds = chance.choices(["process", "actor", "node"], [0.45, 0.35, 0.2], k=len(moments))
 
     def strike() -> None:
         began = time.perf_counter()
@@ -114,20 +114,58 @@ def disturbed(work: Callable[[], numpy.ndarray], killer: Killer, took_s: float, 
         return work()
     finally:
         thread.join()
+        killer.mend()
 
 
 def leaks(workers: int) -> list[str]:
     """What should not be there once all arrays are gone."""
-    executor = session.current().executor
-    for _ in range(50):
+    executor, said = session.current().executor, ""
+    executor.replace_dead()
+    for _ in range(100):
         gc.collect()
         held = sum(ray.get([a.ping.remote() for a in executor.actors]))
         refs = len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
         alive = sum(a["State"] == "ALIVE" for a in ray._private.state.actors().values())
+        said = f"{held} arrays held, {refs} references, {alive} actors for {workers} workers"
         if not held and alive == workers and refs <= workers:
             return []
         time.sleep(0.1)
-    return [f"{held} arrays held, {refs} references, {alive} actors for {workers} workers"]
+    return [said]
+
+
+def storm(options: argparse.Namespace, killer: Killer) -> dict[str, Any]:
+    """All runs; what came of them."""
+    names, right, took_s, wrong, seconds = options.only.split(","), {}, {}, [], []
+    for name in names:
+        WORKLOADS[name]()
+        began = time.perf_counter()
+        right[name] = WORKLOADS[name]()
+        took_s[name] = time.perf_counter() - began
+    for run in range(options.runs):
+        name, chance = names[run % len(names)], random.Random(options.seed * 100_003 + run)
+        faulthandler.dump_traceback_later(options.limit, exit=True)
+        began = time.perf_counter()
+        try:
+            got = disturbed(WORKLOADS[name], killer, took_s[name], chance)
+            said = "" if got.tobytes() == right[name].tobytes() else "WRONG"
+        except nums_core.errors.NumsError as error:
+            said = f"FAILED: {error}"
+        seconds.append(time.perf_counter() - began)
+        if said:
+            wrong.append(run)
+            print(f"run {run} of seed {options.seed}, {name}: {said}", flush=True)
+    faulthandler.cancel_dump_traceback_later()
+    return {"wrong": wrong, "seconds": seconds, "undisturbed_s": took_s, "deaths": dict(killer.counts),
+            "left_behind": leaks(killer.executor.cluster.n_workers)}
+
+
+def children() -> dict[int, str]:
+    found = {}
+    for p in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if p.status() != psutil.STATUS_ZOMBIE:
+                found[p.pid] = p.name()
+    return found
 
 
 def main() -> int:
@@ -139,47 +177,19 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds of a run that count as a hang")
     options = parser.parse_args()
     print(harness.heading(), flush=True)
-    before = {p.pid for p in psutil.Process().children(recursive=True)}
-    cluster = SimulatedCluster(options.nodes)
-    nums_core.init(cluster.address, ray={"log_to_driver": False}) if False else nums_core.init(cluster.address)
-    killer, wrong, seconds = Killer(cluster), [], []
-    try:
-        names = options.only.split(",")
-        right, took_s = {}, {}
-        for name in names:
-            WORKLOADS[name]()
-            began = time.perf_counter()
-            right[name] = WORKLOADS[name]()
-            took_s[name] = time.perf_counter() - began
-        for run in range(options.runs):
-            name, chance = names[run % len(names)], random.Random(options.seed * 100_003 + run)
-            faulthandler.dump_traceback_later(options.limit, exit=True)
-            began = time.perf_counter()
-            try:
-                got = disturbed(WORKLOADS[name], killer, took_s[name], chance)
-                verdict = "right" if got.tobytes() == right[name].tobytes() else "WRONG"
-            except nums_core.errors.NumsError as error:
-                verdict = f"FAILED: {error}"
-            faulthandler.cancel_dump_traceback_later()
-            seconds.append(time.perf_counter() - began)
-            if verdict != "right":
-                wrong.append(run)
-                print(f"run {run} (seed {options.seed}) {name}: {verdict}", flush=True)
-        found = leaks(session.current().executor.cluster.n_workers)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        nums_core.shutdown()
-        cluster.close()
-    time.sleep(1.0)
-    left = [p.name() for p in psutil.Process().children(recursive=True) if p.pid not in before and
-            p.status() != psutil.STATUS_ZOMBIE]
-    found += [f"process {name}" for name in left]
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    before = children()
+    with simulated_cluster(options.nodes) as cluster, nums_core.init(cluster.address, ray={"log_to_driver": False}):
+        found = storm(options, Killer(cluster))
+    time.sleep(2.0)
+    found["left_behind"] += [f"process {name}" for pid, name in children().items() if pid not in before]
+    wrong, left = found["wrong"], found["left_behind"]
     print(f"{options.runs} runs, seed {options.seed}: {options.runs - len(wrong)} right, {len(wrong)} not; deaths: "
-          f"{dict(killer.counts)}; a run {harness.spread(seconds)}, undisturbed "
-          f"{', '.join(f'{k} {v:.2f} s' for k, v in took_s.items())}; left behind: {found or 'nothing'}")
-    harness.record("chaos", runs=options.runs, chaos_seed=options.seed, wrong=wrong, deaths=dict(killer.counts),
-                   seconds=seconds, undisturbed_s=took_s, left_behind=found)
-    return int(bool(wrong or found))
+          f"{found['deaths']}; left behind: {', '.join(left) or 'nothing'}")
+    print(f"a run {harness.spread(found['seconds'])}; undisturbed "
+          f"{', '.join(f'{k} {v:.2f} s' for k, v in found['undisturbed_s'].items())}")
+    harness.record("chaos", runs=options.runs, chaos_seed=options.seed, **found)
+    return int(bool(wrong or left))
 
 
 if __name__ == "__main__":
