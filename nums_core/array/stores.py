@@ -90,18 +90,21 @@ class Checkpoint:
         self.path, self.token, self.shape, self.dtype = path, token, shape, dtype
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        zarr = backend("zarr")
+        self._check()
+        block = np.asarray(backend("zarr").open_array(self.path, mode="r")[index])
+        self._check()  # it may have been replaced meanwhile
+        return block
+
+    def _check(self) -> None:
         try:
-            block = np.asarray(zarr.open_array(self.path, mode="r")[index])
-            token = zarr.open_array(self.path, mode="r").attrs.get(TOKEN)  # after reading: it may be replaced meanwhile
+            token = backend("zarr").open_array(self.path, mode="r").attrs.get(TOKEN)
         except FileNotFoundError:
             token = None
         if token != self.token:
             raise CheckpointError(
                 f"blocks of a persisted array were lost with a worker, and {self.path} "
-                f"{'is not there' if token is None else 'holds another array'} now; keep a checkpoint as long as the array "
-                "that it was made of is used, and put it where every worker can read it")
-        return block
+                f"{'holds another array' if os.path.exists(self.path) else 'is not there'} now; keep a checkpoint as long as "
+                "the array that it was made of is used, and put it where every worker can read it")
 
 
 TOKEN = "nums_core.checkpoint"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nums_core.errors import WorkerLostError
 from nums_core.runtime.executors.base import Held, Output, viewed
 from nums_core.runtime.executors.clustered import (
     POLL_S,
@@ -89,6 +91,9 @@ class ClusterRun:
         except _Failed:
             failed = True
             self._stop()
+        except WorkerLostError:  # nobody is there to be waited for
+            self.forget()
+            raise
         except BaseException:
             self._stop()
             raise
@@ -245,14 +250,16 @@ class ClusterRun:
                     self._note(c, open_calls.pop(c))
                 watch.look(self.partition.calls[c].worker for c in open_calls)
         finally:
-            self.share.known.clear()
-            # Where a part is run, what is kept goes to what was there before.
-            made = list(self.keep.values()) if self.whole is None else []
-            for w in self.partition.parts:
-                try:
-                    self.executor._ask(w, "abandon", self.number, made)
-                except Exception:  # a dead worker has nothing to forget
-                    continue
+            self.forget()
+
+    def forget(self) -> None:
+        """Make the workers forget the run, and what it kept."""
+        self.share.known.clear()
+        # Where a part is run, what is kept goes to what was there before.
+        made = list(self.keep.values()) if self.whole is None else []
+        for w in self.partition.parts:
+            with contextlib.suppress(Exception):  # a dead worker has nothing to forget
+                self.executor._ask(w, "abandon", self.number, made)
 
     def _in_progress(self, open_calls: dict[int, Any]) -> set[int]:
         """The first open call of each worker, if what it reads is there."""

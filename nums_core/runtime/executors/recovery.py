@@ -120,7 +120,7 @@ class Tries:
         self.left = left
         if self.stuck >= TRIES - 1 or self.tries >= MOST_TRIES:
             raise WorkerLostError(
-                f"{gone}\n  The run was tried {self.tries} times, and the last {TRIES} brought it no further. If workers are "
+                f"{gone}\n  The run was tried {self.tries} times, and the last {self.stuck + 1} brought it no further. If workers are "
                 "killed for memory, use smaller chunks (x.rechunk(...), or config block_bytes) or a lower memory_bytes, so "
                 "that blocks are spilled.") from gone
 
@@ -399,8 +399,12 @@ class Recovery:
             for j, found in status.kept.items():
                 goal.note(outputs[j], found, run.generation)
         if run.gone is not None:
-            self.executor.replace_dead()
-            goal.salvage(run)
+            try:
+                self.executor.replace_dead()
+                goal.salvage(run)
+            except BaseException:
+                run.forget()
+                raise
             raise run.gone
 
     def _cut(self, goal: Goal, missing: np.ndarray) -> tuple[Cut, Share]:
