@@ -62,6 +62,13 @@ class Config:
         Seed of the planner's own tie-breaking searches.
     plan_cache_size : int
         Plans kept for reuse.
+    lineage_depth : int
+        How many runs in a row are remembered behind a persisted array on a cluster, to make lost blocks again; a longer
+        chain is forgotten (write `x.checkpoint(path)` now and then). 0: lost blocks are lost.
+    lineage_bytes : int, bytes
+        Arrays of the program's that persisted ones were made from are held on to up to this size, for the same purpose.
+    worker_timeout_s : float, s
+        A worker of a cluster that does not answer for so long is given up and replaced; 0: never.
     """
 
     block_bytes: int = 16 * 2**20
@@ -76,6 +83,9 @@ class Config:
     progress: str = "auto"
     seed: int = 0
     plan_cache_size: int = 256
+    lineage_depth: int = 1000
+    lineage_bytes: int = 2**30
+    worker_timeout_s: float = 60.0
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:
@@ -95,6 +105,16 @@ def _at_least(low: int) -> Callable[[Any], int]:
     return parse
 
 
+def _seconds(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{value!r} is not a number of seconds; write one, as in 30") from None
+    if not number >= 0:
+        raise ConfigError(f"{value!r} is below 0, the least value allowed")
+    return number
+
+
 def _flag(value: Any) -> bool:
     if isinstance(value, str):
         if value.lower() in ("1", "true", "yes", "on"):
@@ -109,7 +129,8 @@ _PARSE: dict[str, Callable[[Any], Any]] = {
     "block_bytes": _at_least(1), "merge_bytes": _at_least(0), "threads": _at_least(0), "memory_bytes": _at_least(0),
     "spill_dir": str, "reduction_order": _one_of("fixed", "local"), "layout": _one_of("packed", "cyclic"), "policy": str,
     "implicit_compute": _flag, "progress": _one_of("auto", "on", "off"), "seed": _at_least(0),
-    "plan_cache_size": _at_least(0),
+    "plan_cache_size": _at_least(0), "lineage_depth": _at_least(0), "lineage_bytes": _at_least(0),
+    "worker_timeout_s": _seconds,
 }
 
 

@@ -251,6 +251,13 @@ def _measured(held: Held, like: Expr) -> Chunks:
                  for axis in range(like.ndim))
 
 
+def stored(kept: Expr, source: Any) -> None:
+    """The blocks of a leaf made by `keep` stand in `source` too, and are read from there where a worker loses them."""
+    executor = current().executor
+    if kept.op == "leaf" and hasattr(executor, "stored"):
+        executor.stored(kept.params[0].data, source, _output(kept, True))
+
+
 def last_report() -> Report | None:
     """The report of the last run."""
     return current().last_report

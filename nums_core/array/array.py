@@ -124,6 +124,12 @@ class Array:
 
         return persist(self, **kwargs)[0]
 
+    def checkpoint(self, path: Any, overwrite: bool = False) -> Array:
+        """The same array persisted, with a copy in a zarr store; see `nums_core.array.checkpoint`."""
+        from nums_core.array.stores import checkpoint
+
+        return checkpoint(self, path, overwrite)
+
     def explain(self) -> Any:
         """The Plan that `compute()` would run: tasks, flop, bytes moved, peak bytes, predicted seconds."""
         from nums_core import session

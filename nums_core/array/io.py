@@ -42,9 +42,13 @@ def renamed_when_done(path: str) -> Iterator[str]:
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
         yield partial
-        if os.path.isdir(partial) and os.path.isdir(path):
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        if os.path.isdir(partial) and os.path.isdir(path):  # a folder cannot take the place of another
+            before = f"{partial}.before"
+            os.rename(path, before)
+            os.rename(partial, path)
+            shutil.rmtree(before)
+        else:
+            os.replace(partial, path)
     except BaseException:
         if os.path.isdir(partial):
             shutil.rmtree(partial, ignore_errors=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from typing import Any
 
 import numpy as np
 
 from nums_core.array.array import Array, from_array, known_expr
 from nums_core.array.io import backend, renamed_when_done, store
+from nums_core.errors import CheckpointError
 from nums_core.expr import build
 from nums_core.expr.grid import offsets
 from nums_core.expr.node import Expr
@@ -81,6 +83,71 @@ def _fits_chunks(e: Expr, target: Any) -> bool:
     return all(o % c == 0 for cut, c in zip(e.chunks, target.chunks, strict=True) for o in offsets(cut))
 
 
+class Checkpoint:
+    """An array written by `checkpoint`, as a source. `token` tells it from another one written over it."""
+
+    def __init__(self, path: str, token: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.path, self.token, self.shape, self.dtype = path, token, shape, dtype
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        self._check()
+        block = np.asarray(backend("zarr").open_array(self.path, mode="r")[index])
+        self._check()  # it may have been replaced meanwhile
+        return block
+
+    def _check(self) -> None:
+        try:
+            token = backend("zarr").open_array(self.path, mode="r").attrs.get(TOKEN)
+        except FileNotFoundError:
+            token = None
+        if token != self.token:
+            raise CheckpointError(
+                f"blocks of a persisted array were lost with a worker, and {self.path} "
+                f"{'holds another array' if os.path.exists(self.path) else 'is not there'} now; keep a checkpoint as long as "
+                "the array that it was made of is used, and put it where every worker can read it")
+
+
+TOKEN = "nums_core.checkpoint"
+
+
+def checkpoint(x: Any, path: Any, overwrite: bool = False) -> Array:
+    """The same array persisted, with a copy in a zarr store that takes the place of its history.
+
+    Where a worker of a cluster dies, lost blocks are read from the store instead of being computed again from what the array
+    was made of, and that is forgotten. So a long loop should write a checkpoint now and then.
+
+    Parameters
+    ----------
+    x : Array
+        Computed and persisted unless it is already.
+    path : str or path
+        A folder that every worker can read. It gets its name when it is complete.
+    overwrite : bool
+        Whether to replace what is there.
+
+    Returns
+    -------
+    Array, of the same shape, dtype and chunks
+
+    Raises
+    ------
+    FileExistsError
+        The folder exists and `overwrite` is off.
+    """
+    from nums_core import session
+
+    backend("zarr")
+    path = os.path.abspath(os.fspath(path))
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    e = known_expr(x)
+    kept = x if e.op == "leaf" and e.params[0].kind == "held" else x.persist()
+    token = uuid.uuid4().hex
+    to_zarr(kept, path, overwrite=overwrite, attributes={TOKEN: token})
+    session.stored(kept.expr, Checkpoint(path, token, kept.shape, kept.dtype))
+    return kept
+
+
 # -- HDF5 -------------------------------------------------------------------------------------------------------------
 
 _hdf5 = threading.RLock()  # one call of the HDF5 library at a time
@@ -141,4 +208,4 @@ def _stored_chunks(e: Expr, chunks: Any) -> Any:
     return tuple(c[0] for c in e.chunks) if alike and e.ndim and all(c[0] for c in e.chunks) else True
 
 
-__all__ = ["from_hdf5", "from_zarr", "to_hdf5", "to_zarr"]
+__all__ = ["checkpoint", "from_hdf5", "from_zarr", "to_hdf5", "to_zarr"]

@@ -55,6 +55,8 @@ def row_args(f: Family, rows: np.ndarray) -> Any:
     """The arguments of the tasks of `f` at `rows`."""
     if isinstance(f.args, AxisArgs):
         return RowArgs(f.args, f.grid, rows)
+    if isinstance(f.args, RowArgs):
+        return RowArgs(f.args.base, f.args.grid, f.args.rows[rows])
     return None if f.args is None else ListArgs(tuple(f.args.each[i] for i in rows.tolist()))
 
 
@@ -382,7 +384,8 @@ class _Draft:
         out, first = [], 0
         for k, run in zip(family[at].tolist(), np.split(held, at[1:]) if len(at) else [], strict=True):
             f = self.g.families[k]
-            out.append(HeldLeaf(f.kernel.params[0], run - f.start, first))
+            rows = run - f.start if f.args is None else np.array(list(f.args), np.int64)[run - f.start]
+            out.append(HeldLeaf(f.kernel.params[0], rows, first))
             first += len(run)
         return tuple(out)
 

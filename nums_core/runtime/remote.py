@@ -56,10 +56,10 @@ class Header(NamedTuple):
 
 
 class KeptBlocks(NamedTuple):
-    """What became of an output that stays: rows here, their bytes together, shapes where the plan did not know them."""
+    """What became of an output that stays: rows here, bytes of each, shapes where the plan did not know them."""
 
     rows: np.ndarray
-    nbytes: float
+    nbytes: np.ndarray
     shapes: list[tuple[int, ...]] | None
 
 
@@ -107,11 +107,35 @@ class _Prepared:
             self.drop.append(np.flatnonzero(leaving & ~after).tolist())
 
 
+class Adopted(NamedTuple):
+    """Blocks `ids` of a worker's plan become rows `rows` of the held array `number`. `own`: for good, so that their memory
+    must be nobody else's. `unknown`: their shapes are told."""
+
+    number: int
+    ids: np.ndarray
+    rows: np.ndarray
+    own: bool
+    unknown: bool
+
+
 class _Held(NamedTuple):
-    """Blocks at `rows` of a held array."""
+    """Blocks at `rows` (ascending) of a held array."""
 
     rows: np.ndarray
     blocks: list[Any]
+
+    def at(self, rows: np.ndarray) -> list[Any] | None:
+        """The blocks at `rows`; None if any is not here."""
+        at = np.minimum(np.searchsorted(self.rows, rows), max(len(self.rows) - 1, 0))
+        if len(rows) and not (len(self.rows) and (self.rows[at] == rows).all()):
+            return None
+        return [self.blocks[i] for i in at.tolist()]
+
+    def joined(self, rows: np.ndarray, blocks: list[Any]) -> _Held:
+        """These blocks and others; the others count where both have a row."""
+        made = dict(zip(self.rows.tolist(), self.blocks, strict=True)) | dict(zip(rows.tolist(), blocks, strict=True))
+        order = sorted(made)
+        return _Held(np.array(order, np.int64), [made[r] for r in order])
 
 
 class _Run:
@@ -126,6 +150,7 @@ class _Run:
         self.engine.check = self._check
         self.failure: RemoteFailure | None = None
         self.spilled = False
+        self.next = 0  # step
         donated = self._bind_held()
         self.overwriting: set[int] = set()
         if donated:
@@ -167,12 +192,17 @@ class _Run:
     def step(self, index: int, arguments: tuple[Any, ...]) -> list[Any]:
         """Run one step; returns the payloads of its results (if any) and of its exports."""
         prepared, engine = self.prepared, self.engine
+        if index != self.next:  # the step before never came: what it should have read is lost
+            raise _Stop
         s = prepared.part.steps[index]
         imports = self.header.extra + s.imports if index == 0 else s.imports
         self.import_bytes = tuple(map(packed_bytes, arguments))
         for ids, payload in zip(imports, arguments, strict=True):
             engine.bind(ids.tolist(), unpack(payload))
         del arguments
+        if index == 0 and any(engine.blocks[b] is None for leaf in prepared.part.held
+                              for b in range(leaf.first, leaf.first + len(leaf.rows))):
+            raise _Stop  # this worker was started again, and lost what it held
         with one_blas_thread() if prepared.blas else nullcontext():
             engine.execute(prepared.segments[index], prepared.keep[index], prepared.threads[index], self.host.pool)
         out = [pack([engine.load(b) for b in s.results.tolist()])] if len(s.results) else []
@@ -180,17 +210,25 @@ class _Run:
         for b in prepared.drop[index]:
             engine.free(b)
         engine.sample()
+        self.next += 1
         return out
 
     def finish(self) -> dict[int, KeptBlocks]:
         """Keep what is to be kept, by number of the output."""
-        out = {}
-        for k in self.prepared.part.kept:
-            blocks = [self._kept(t) for t in k.ids.tolist()]
-            self.host.held[self.header.keep[k.number]] = _Held(k.rows, blocks)
-            out[k.number] = KeptBlocks(k.rows, float(sum(map(block_bytes, blocks))),
-                                       list(map(block_shape, blocks)) if k.unknown else None)
-        return out
+        return {k.number: self.adopt(Adopted(self.header.keep[k.number], k.ids, k.rows, True, k.unknown))
+                for k in self.prepared.part.kept}
+
+    def present(self) -> np.ndarray:
+        """The blocks that are here between two steps. (Those that a step may have written over are gone by its end.)"""
+        return np.flatnonzero([self.engine.take(b) is not None for b in range(self.engine.graph.n_tasks)])
+
+    def adopt(self, a: Adopted) -> KeptBlocks:
+        """Let blocks stay when the run ends."""
+        blocks = [self._kept(t) if a.own else self.engine.take(t) for t in a.ids.tolist()]
+        before = self.host.held.get(a.number)
+        self.host.held[a.number] = _Held(a.rows, blocks) if before is None else before.joined(a.rows, blocks)
+        return KeptBlocks(a.rows, np.array([block_bytes(b) for b in blocks], float),
+                          list(map(block_shape, blocks)) if a.unknown else None)
 
     def _kept(self, t: int) -> Any:
         block = self.engine.take(t)
@@ -282,14 +320,21 @@ class WorkerHost:
             self.parts[header.plan_id] = _Prepared(header.part, self.threads)
 
     def lend(self, held: int, rows: np.ndarray) -> Any:
-        """Some blocks of a held array, packed."""
-        found = self.held[held]
-        return pack([_load(found.blocks[i]) for i in np.searchsorted(found.rows, rows).tolist()])
+        """Some blocks of a held array, packed; None if they are not here, which stops the calls that get it."""
+        found = self.held[held].at(rows) if held in self.held else None
+        return None if found is None else pack([_load(b) for b in found])
 
-    def fetch(self, held: int) -> Any:
-        """The rows of a held array that are here, and their blocks, packed."""
-        found = self.held[held]
-        return found.rows, pack([_load(b) for b in found.blocks])
+    def salvage(self, run: int, donated: list[int]) -> tuple[np.ndarray, list[bool]]:
+        """What a run that came to a halt has left: its blocks that are here, in the numbering of the worker's plan, and
+        which of the held arrays donated to it were not touched."""
+        present = self.runs[run].present() if run in self.runs else np.zeros(0, np.int64)
+        return present, [h in self.held for h in donated]
+
+    def adopt(self, run: int, blocks: list[Adopted]) -> list[KeptBlocks]:
+        """Keep some blocks of a run that came to a halt, and forget the rest of it."""
+        made = [self.runs[run].adopt(a) for a in blocks] if run in self.runs else []
+        self.abandon(run, [])
+        return made
 
     def free(self, held: list[int], plans: list[int]) -> None:
         """Forget held arrays and parts of plans."""

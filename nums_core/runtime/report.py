@@ -33,6 +33,14 @@ class Report:
         Super-tasks as they ran, from the run's start.
     memory : list of (worker, time_s, bytes)
         Blocks' bytes over time.
+    interruptions : int
+        Attempts that a worker's death ended before their time.
+    recovered_tasks : int
+        Tasks that ran on top of the plan's, to make again what was lost.
+    busy_s, predicted_busy_s : dict worker -> s
+        Seconds in super-tasks, all threads together, and what had been predicted for the same ones.
+    slow_workers : dict worker -> float
+        Workers that took far longer for what was predicted than the others, and how many times as long.
     """
 
     optimise_s: float = 0.0
@@ -50,6 +58,11 @@ class Report:
     policy: str = ""
     spans: list[tuple[str, int, int, float, float, int]] = field(default_factory=list)
     memory: list[tuple[int, float, float]] = field(default_factory=list)
+    interruptions: int = 0
+    recovered_tasks: int = 0
+    busy_s: dict[int, float] = field(default_factory=dict)
+    predicted_busy_s: dict[int, float] = field(default_factory=dict)
+    slow_workers: dict[int, float] = field(default_factory=dict)
 
     def text(self) -> str:
         """A few lines for people."""
@@ -63,6 +76,25 @@ class Report:
             f"peak on the fullest worker {format_bytes(float(self.peak_bytes.max(initial=0.0)))} "
             f"(predicted {format_bytes(float(self.predicted_peak_bytes.max(initial=0.0)))})",
         ]
+        if self.interruptions or self.recovered_tasks:
+            lines.append(f"workers were lost: {self.interruptions} attempts cut short, {self.recovered_tasks} tasks run again")
+        lines += [f"worker {w} took {times:.1f} times as long as the others for what was predicted: look at its machine"
+                  for w, times in sorted(self.slow_workers.items())]
         return "\n".join(lines)
 
     __str__ = text
+
+
+SLOW = 2.0
+SLOW_S = 0.1  # of measured work, for a worker to be judged
+
+
+def slow_workers(busy_s: dict[int, float], predicted_s: dict[int, float]) -> dict[int, float]:
+    """Workers whose measured seconds a predicted second are more than `SLOW` times the median of the other workers'.
+
+    The model may be wrong for all of them alike; only what sets one apart counts. Those that worked less than `SLOW_S` are
+    neither judged nor compared with.
+    """
+    rate = {w: s / predicted_s[w] for w, s in busy_s.items() if s >= SLOW_S and predicted_s.get(w, 0.0) > 0}
+    times = {w: r / float(np.median([x for v, x in rate.items() if v != w])) for w, r in rate.items() if len(rate) > 1}
+    return {w: t for w, t in times.items() if t > SLOW}

@@ -47,11 +47,11 @@ ARRAY_API = """
     __array_namespace_info__ __array_api_version__
 """.split()
 
-OURS = "explain jit last_report cumreduction from_hdf5 in1d sliding_window_view".split()
+OURS = "checkpoint explain jit last_report cumreduction from_hdf5 in1d sliding_window_view".split()
 SUBPACKAGES = ["lib", "linalg", "random"]
 
 METHODS = """
-    A T all any argmax argmin argpartition argsort argtopk astype blocks choose chunks chunksize clip compress compute
+    A T all any argmax argmin argpartition argsort argtopk astype blocks checkpoint choose chunks chunksize clip compress compute
     compute_chunk_sizes conj conjugate copy cumprod cumsum device diagonal dot dtype explain fill flat flatten imag item
     itemsize mT map_blocks map_overlap max mean min moment nbytes ndim nonzero npartitions numblocks partition partitions
     persist prod put ravel real rechunk repeat reshape round searchsorted shape shuffle size sort squeeze std store sum swapaxes

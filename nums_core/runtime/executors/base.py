@@ -5,7 +5,7 @@ names the number:
 
     Kernel("view", (slot,))   blocks are slices of a NumPy array in the driver's memory; the family's args are the slices
     Kernel("view", (slot, shape))   the same of that array reshaped to `shape`; see `viewed`
-    Kernel("held", (slot,))   blocks that an executor keeps from an earlier run (`Held`)
+    Kernel("held", (slot,))   blocks that an executor keeps from an earlier run (`Held`); args, if any, are their rows
     Kernel("read", (slot,))   a *task* that reads a slice of anything with `__getitem__` (memmap, zarr, HDF5)
 """
 

@@ -1,17 +1,26 @@
-"""One run on a cluster, seen from the driver: hand over all calls, gather, and if need be stop."""
+"""One attempt to run a plan on a cluster, seen from the driver: hand over all calls, gather, and if need be stop."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nums_core.errors import WorkerLostError
 from nums_core.runtime.executors.base import Held, Output, viewed
-from nums_core.runtime.executors.clustered import CallCancelled, ClusteredExecutor, RemoteHeld, Share, WorkerGone
+from nums_core.runtime.executors.clustered import (
+    POLL_S,
+    CallCancelled,
+    ClusteredExecutor,
+    RemoteHeld,
+    Share,
+    WorkerGone,
+)
+from nums_core.runtime.executors.watch import Watch
 from nums_core.runtime.gather import Destination
-from nums_core.runtime.partition import Call
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.progress import Progress
 from nums_core.runtime.remote import Header, Status
@@ -19,7 +28,9 @@ from nums_core.runtime.report import Report
 from nums_core.runtime.sources import portable
 from nums_core.runtime.wire import pack, packed_bytes, unpack
 
-POLL_S = 0.1
+if TYPE_CHECKING:
+    from nums_core.runtime.executors.recovery import Goal
+
 INLINE_BYTES = 100 * 2**10  # smaller payloads travel inside the call
 
 
@@ -28,57 +39,90 @@ class _Failed(Exception):
 
 
 class ClusterRun:
-    """One attempt to run a plan.
+    """One attempt to run the plan of a goal, or a part of it.
+
+    Parameters
+    ----------
+    share : the plan's calls, or those of the part
+    inputs : what its slots are bound to
+    keep : dict number of an output -> number of the held array that it goes to
+    whole : ids in the whole plan of the part's blocks; None where it is the whole plan
 
     Attributes
     ----------
     statuses : dict number of the call -> Status
     waiting : dict ref -> (number of the call, whether it is the status)
+    ids : dict worker -> ids in the whole plan of the blocks of the worker's plan
+    donated : dict slot -> RemoteHeld
+    generation : lives of the workers when the calls were handed over
+    gone : WorkerGone or None
+        Why the attempt did not come to its end.
     """
 
-    def __init__(self, executor: ClusteredExecutor, plan: Plan, share: Share, inputs: Sequence[Any],
-                 outputs: Sequence[Output], donate: frozenset[int]) -> None:
-        self.executor, self.plan, self.share = executor, plan, share
-        self.inputs, self.outputs, self.donate = inputs, outputs, donate
+    def __init__(self, executor: ClusteredExecutor, goal: Goal, share: Share, inputs: Sequence[Any], keep: dict[int, int],
+                 donate: frozenset[int], whole: np.ndarray | None) -> None:
+        self.executor, self.goal, self.share, self.inputs, self.keep = executor, goal, share, inputs, keep
         self.partition = share.partition
+        self.whole = whole
+        self.ids = {w: ids if whole is None else whole[ids] for w, ids in self.partition.ids.items()}
+        self.donated: dict[int, RemoteHeld] = {s: inputs[s] for s in donate if self._ours(s)}
         self.number = next(executor.numbers)
-        self.kept = {i: next(executor.numbers) for i, o in enumerate(outputs) if o.keep}
+        self.generation: tuple[int, ...] = ()
+        self.gone: WorkerGone | None = None
         self.statuses: dict[int, Status] = {}
         self.waiting: dict[Any, tuple[int, bool]] = {}
         self.status_ref: dict[int, Any] = {}
         self.fetched: dict[int, list[np.ndarray]] = {}
+        self.run_s = 0.0
 
-    def go(self) -> tuple[list[Any], Report]:
+    def go(self) -> None:
+        """Run to the end, or as far as workers live.
+
+        Where one is gone, the calls that need nothing of it come to their ends all the same: what they make is of use.
+        """
         began = time.perf_counter()
         self.wall_s = time.time()
-        progress = Progress(self.partition.seconds, self.plan.graph.n_tasks)
-        failure: Exception | None = None
+        progress = Progress(self.partition.seconds, self.goal.graph.n_tasks)
+        failed = False
         try:
-            with self.executor.lock:
-                self._submit()
-            self.gathering = [None if o.keep else _Gathering(o, self.plan, k)
-                              for o, k in zip(self.outputs, self.plan.graph.outputs, strict=True)]
+            self._hand_over()
+            self.goal.begin()
             self._collect(progress)
         except _Failed:
+            failed = True
             self._stop()
-            failure = self._failure()
+        except WorkerLostError:  # nobody is there to be waited for
+            self.forget()
+            raise
         except BaseException:
             self._stop()
             raise
         finally:
             progress.close()
-        if failure is not None:
-            raise failure
-        results = [self._result(i) for i in range(len(self.outputs))]
-        return results, self._report(time.perf_counter() - began)
+            self.run_s = time.perf_counter() - began
+        if self.gone is not None or failed:
+            self.share.known.clear()  # the call that brought the part may have been among those that failed
+        if failed:
+            raise self._failure()
 
     # -- handing over -------------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        with self.executor.lock:
+            self.generation = tuple(self.executor.generation)
+            try:
+                self._submit()
+            except WorkerGone as error:
+                self.gone = error
 
     def _submit(self) -> None:
         part = self.partition
         refs: dict[int, Any] = {}  # of bundles; each is let go when its last reader is handed over
         readers = [len(b.readers) for b in part.bundles]
         begun: set[int] = set()
+        for held in self.donated.values():
+            held.donated = True
+            held.generation[:] = -1
         for c, call in enumerate(part.calls):
             header: Header | None = None
             extra: list[Any] = []
@@ -99,10 +143,6 @@ class ClusterRun:
                     del refs[k]
             self.share.known.add(call.worker)
 
-        for slot in self.donate:
-            if self._ours(slot):
-                self.inputs[slot].donated = True
-
     def _given(self, bundle: int) -> Any:
         """Blocks out of the driver's arrays, packed."""
         arrays = [(viewed(self.inputs[k.params[0]], k), slices) for k, slices in self.share.given[bundle]]
@@ -118,10 +158,9 @@ class ClusterRun:
             for ids, argument in self._misplaced(leaf.slot, leaf.rows, worker):
                 extra.append(leaf.first + ids)
                 arguments.append(argument)
-        donate = frozenset(s for s in self.donate if self._ours(s))
         sources = {s: portable(self.inputs[s]) for s in self.share.reads}
-        return Header(self.share.plan_id, None if worker in self.share.known else part, self.wall_s, held, donate,
-                      sources, self.kept, tuple(extra)), arguments
+        return Header(self.share.plan_id, None if worker in self.share.known else part, self.wall_s, held,
+                      frozenset(self.donated), sources, self.keep, tuple(extra)), arguments
 
     def _ours(self, slot: int) -> bool:
         return isinstance(self.inputs[slot], RemoteHeld) and self.inputs[slot].owner is self.executor
@@ -141,54 +180,54 @@ class ClusterRun:
     # -- gathering ----------------------------------------------------------------------------------------------------
 
     def _collect(self, progress: Progress) -> None:
+        watch = Watch(self.executor)
+        calls = self.partition.calls
         while self.waiting:
-            for ref in self.executor._wait(list(self.waiting), POLL_S):
-                c, is_status = self.waiting.pop(ref)
-                value = self.executor._get(ref)
-                if is_status:
-                    self.statuses[c] = value
-                    if value.stopped:
-                        raise _Failed
-                    progress.step(self.partition.calls[c].seconds)
-                elif value is not None:
-                    blocks = unpack(value)
-                    for g in self.gathering:
-                        if g is not None:
-                            g.place(self.partition.calls[c], blocks)
-                    del blocks
-                del value
+            ready = self.executor._wait(list(self.waiting), POLL_S)
+            for ref in ready:
+                self._take(ref, *self.waiting.pop(ref), progress)
+            watch.look(calls[c].worker for c, _ in self.waiting.values())
 
-    def _result(self, i: int) -> Any:
-        g = self.gathering[i]
-        if g is not None:
-            return g.result()
-        f = self.plan.graph.families[self.plan.graph.outputs[i]]
-        home = np.asarray(self.plan.worker[f.start:f.stop], np.int32)
-        kept = [s.kept[i] for s in self.statuses.values() if i in s.kept]
-        shapes = dict(pair for k in kept for pair in zip(k.rows.tolist(), k.shapes or (), strict=False))
-        return self.executor.keep(self.kept[i], home, sum(k.nbytes for k in kept),
-                                  [shapes[r] for r in range(f.count)] if shapes else None)
+    def _take(self, ref: Any, c: int, is_status: bool, progress: Progress) -> None:
+        """What became of a call: its status, or the blocks that the driver gets."""
+        try:
+            value = self.executor._get(ref)
+        except WorkerGone as error:
+            self.gone = self.gone or error
+            return
+        call = self.partition.calls[c]
+        if not is_status:
+            if value is not None:
+                self.goal.place(call.results if self.whole is None else self.whole[call.results], unpack(value))
+            return
+        self.statuses[c] = value
+        if value.failure is not None:
+            raise _Failed
+        if value.stopped:
+            self.gone = self.gone or WorkerGone(f"{self.executor.name(call.worker)} did not get blocks that are lost")
+        progress.step(call.seconds)
 
-    def _report(self, run_s: float) -> Report:
-        plan, n = self.plan, self.executor.cluster.n_workers
-        report = Report(run_s=run_s, n_tasks=int((~plan.graph.is_leaf).sum()), flop=float(plan.graph.flop.sum()),
-                        policy=plan.policy, peak_bytes=np.zeros(n), bytes_moved=self.partition.leaf_bytes)
+    def add_to(self, report: Report, later_s: float) -> None:
+        """Add what this attempt did to a report that began `later_s` before it."""
+        calls, bundles = self.partition.calls, self.partition.bundles
+        report.bytes_moved += self.partition.leaf_bytes
         last: dict[int, Status] = {}
-        for c, call in enumerate(self.partition.calls):
-            s = last[call.worker] = self.statuses[c]
-            report.spans.extend(s.spans)
-            report.memory.extend(s.memory)
+        for c, s in sorted(self.statuses.items()):
+            call = calls[c]
+            last[call.worker] = s
+            report.spans.extend([(*span[:3], span[3] + later_s, span[4] + later_s, span[5]) for span in s.spans]
+                                if later_s else s.spans)
+            report.memory.extend((w, at + later_s, n) for w, at, n in s.memory)
             extra = len(s.import_bytes) - len(call.imports)
-            from_driver = [False] * extra + [self.partition.bundles[k].source < 0 for k in call.imports]
-            report.bytes_moved += sum(b for b, d in zip(s.import_bytes, from_driver, strict=True) if not d)
+            from_driver = [False] * extra + [bundles[k].source < 0 for k in call.imports]
+            report.bytes_moved += sum(b for b, d in zip(s.import_bytes, from_driver, strict=False) if not d)
+            report.predicted_busy_s[call.worker] = report.predicted_busy_s.get(call.worker, 0.0) + call.seconds
+            busy_s = sum(stop - start for *_, start, stop, _ in s.spans)
+            report.busy_s[call.worker] = report.busy_s.get(call.worker, 0.0) + busy_s
         for w, s in last.items():
-            report.peak_bytes[w] = s.peak_bytes
+            report.peak_bytes[w] = max(report.peak_bytes[w], s.peak_bytes)
             report.spilled_bytes += s.spilled_bytes
             report.unspilled_bytes += s.unspilled_bytes
-        if plan.prediction is not None:
-            report.predicted_s = plan.prediction.seconds
-            report.predicted_peak_bytes = plan.prediction.peak_bytes
-        return report
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 
@@ -198,8 +237,8 @@ class ClusterRun:
         Only calls in progress are cancelled: the worker remembers it, so that the rest of its calls end at once. (Ray
         holds up a worker's queue for half a minute if a call that still waits for its arguments is cancelled.)
         """
-        self.share.known.clear()  # the call that brought the part may have been among those that failed
         cancelled: set[int] = set()
+        watch = Watch(self.executor)
         try:
             open_calls = {c: ref for c, ref in self.status_ref.items() if c not in self.statuses}
             while open_calls:
@@ -209,12 +248,18 @@ class ClusterRun:
                 ready = set(self.executor._wait(list(open_calls.values()), POLL_S / 2))
                 for c in [c for c, ref in open_calls.items() if ref in ready]:
                     self._note(c, open_calls.pop(c))
+                watch.look(self.partition.calls[c].worker for c in open_calls)
         finally:
-            for w in self.partition.parts:
-                try:
-                    self.executor._ask(w, "abandon", self.number, list(self.kept.values()))
-                except Exception:  # a dead worker has nothing to forget
-                    continue
+            self.forget()
+
+    def forget(self) -> None:
+        """Make the workers forget the run, and what it kept."""
+        self.share.known.clear()
+        # Where a part is run, what is kept goes to what was there before.
+        made = list(self.keep.values()) if self.whole is None else []
+        for w in self.partition.parts:
+            with contextlib.suppress(Exception):  # a dead worker has nothing to forget
+                self.executor._ask(w, "abandon", self.number, made)
 
     def _in_progress(self, open_calls: dict[int, Any]) -> set[int]:
         """The first open call of each worker, if what it reads is there."""
@@ -233,20 +278,18 @@ class ClusterRun:
 
     def _failure(self) -> Exception:
         """The failure that stands first in the plan's order, as the error to raise."""
-        found = []
+        plan, found = self.goal.plan, []
         for c, s in self.statuses.items():
             if s.failure is not None:
-                ids = self.partition.ids[self.partition.calls[c].worker]
+                ids = self.ids[self.partition.calls[c].worker]
                 task = int(ids[s.failure.task]) if s.failure.task >= 0 else -1
-                found.append((int(self.plan.position[task]) if task >= 0 else -1, task, s.failure))
-        if not found:
-            return WorkerGone("a worker stopped without saying why")
+                found.append((int(plan.position[task]) if task >= 0 else -1, task, s.failure))
         _, task, failure = min(found, key=lambda f: f[:2])
-        return failure.raised(self.plan, task)
+        return failure.raised(plan, task)
 
 
-class _Gathering:
-    """An output on its way into one array."""
+class Gathering:
+    """An output on its way into one array. `placed`: which of its blocks are there."""
 
     def __init__(self, output: Output, plan: Plan, family: int) -> None:
         f = plan.graph.families[family]
@@ -254,16 +297,19 @@ class _Gathering:
         self.destination = Destination(output)
         self.views = self.destination.views() if self.destination.array is not None else None
         self.blocks: list[Any] = [None] * f.count if self.views is None else []
+        self.placed = np.zeros(f.count, bool)
 
-    def place(self, call: Call, blocks: list[Any]) -> None:
-        a, b = np.searchsorted(call.results, (self.start, self.stop)).tolist()
-        rows = (call.results[a:b] - self.start).tolist()
+    def place(self, ids: np.ndarray, blocks: list[Any]) -> None:
+        """Blocks by id, ascending; those of other families are left out."""
+        a, b = np.searchsorted(ids, (self.start, self.stop)).tolist()
+        rows = (ids[a:b] - self.start).tolist()
         if self.views is None:
             for r, block in zip(rows, blocks[a:b], strict=True):
                 self.blocks[r] = block
-            return
-        for r, block in zip(rows, blocks[a:b], strict=True):
-            self.views[r][...] = block
+        else:
+            for r, block in zip(rows, blocks[a:b], strict=True):
+                self.views[r][...] = block
+        self.placed[rows] = True
 
     def result(self) -> np.ndarray:
         if self.destination.array is not None:

@@ -1,7 +1,8 @@
-"""What all cluster executors share: submitting the calls of a run, gathering, stopping, and starting again.
+"""What all cluster executors share: the workers' lives, the arrays they hold, the plans they know.
 
 A backend (Ray, Dask, the loopback of the tests) is a subclass with a few small methods, the *hooks* of
-`ClusteredExecutor`; they carry calls to `runtime.remote.WorkerHost` and know nothing of plans.
+`ClusteredExecutor`; they carry calls to `runtime.remote.WorkerHost` and know nothing of plans. `executors.calls` is one
+attempt to run a plan, `executors.recovery` what happens where a worker dies.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ import itertools
 import queue
 import threading
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from nums_core.errors import ConfigError, WorkerLostError
+from nums_core.errors import ConfigError
 from nums_core.ops.taskgraph import Kernel
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Held, Output
 from nums_core.runtime.footprint import check_budget
+from nums_core.runtime.lineage import Making, Origin, Pins, reading
 from nums_core.runtime.partition import Partition, partition, row_args
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.report import Report
-from nums_core.runtime.wire import unpack
 
-TRIES = 3
+POLL_S = 0.1
 
 
 class WorkerGone(Exception):
@@ -39,11 +40,22 @@ class CallCancelled(Exception):
 
 @dataclass(eq=False)
 class RemoteHeld(Held):
-    """Blocks that workers keep under a number. `generation[w]` is the life of worker `w` that it was made in."""
+    """Blocks that workers keep under a number.
+
+    Attributes
+    ----------
+    generation : int64 array, one entry a block
+        The life of its worker that it was made in; -1: it is not there.
+    donated : bool
+        A run may have overwritten blocks.
+    origin : Origin
+        How they were made.
+    """
 
     number: int = -1
-    generation: tuple[int, ...] = ()
+    generation: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     donated: bool = False
+    origin: Origin = None  # type: ignore[assignment]  # set where it is made
 
 
 class Share:
@@ -78,54 +90,53 @@ class ClusteredExecutor:
 
     Subclasses implement the hooks at the end. A *ref* is whatever stands for a value that is being made; it must be
     hashable and may be passed to `_call` as an argument.
+
+    Attributes
+    ----------
+    generation : list of int
+        How often each worker was started again.
+    deaths : int
+        All of these together.
+    ended : set of workers that were given up
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.lock = threading.RLock()  # calls of two runs are handed over one run after the other
+        self.recovering = threading.RLock()  # what two runs miss is made again once
         self.generation = [0] * cluster.n_workers
+        self.deaths = 0
+        self.ended: set[int] = set()
         self.numbers = itertools.count(1)
+        self.pins = Pins()
         self._shares: weakref.WeakKeyDictionary[Plan, dict[tuple[bool, ...], Share]] = weakref.WeakKeyDictionary()
         self._reaper: _Reaper | None = None
         self.closed = False
 
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Output],
             donate: frozenset[int] = frozenset()) -> tuple[list[Any], Report]:
-        from nums_core.runtime.executors.calls import ClusterRun
+        from nums_core.runtime.executors.recovery import run_plan
 
-        self._open()
-        share = self._share(plan, outputs)
-        gone: WorkerGone | None = None
-        for _ in range(TRIES):
-            self._check_held(inputs)
-            try:
-                return ClusterRun(self, plan, share, inputs, outputs, donate).go()
-            except WorkerGone as error:
-                gone = error
-                self._replace_dead()
-                if any(isinstance(inputs[slot], RemoteHeld) for slot in donate):
-                    raise WorkerLostError(f"{error}\n  Donated inputs may have been overwritten, so the run cannot be "
-                                          "repeated. Make them again, or donate nothing.") from error
-        raise WorkerLostError(
-            f"{gone}\n  The run was tried {TRIES} times. If workers are killed for memory, use smaller chunks "
-            "(x.rechunk(...), or config block_bytes) or a lower memory_bytes, so that blocks are spilled.") from gone
+        self._open(inputs)
+        return run_plan(self, plan, inputs, outputs, donate)
 
     def fetch(self, held: Held) -> list[np.ndarray]:
-        if not isinstance(held, RemoteHeld):
+        from nums_core.runtime.executors.recovery import fetch
+
+        if not isinstance(held, RemoteHeld) or held.owner is not self:
             return held.owner.fetch(held)
-        self._open()
-        self._check_held([held])
-        blocks: list[Any] = [None] * len(held.refs)
-        asked = [self._ask(w, "fetch", held.number) for w in np.unique(held.home).tolist()]
-        for ref in asked:
-            try:
-                rows, payload = self._get(ref)
-            except WorkerGone as error:
-                self._replace_dead()
-                raise WorkerLostError(_LOST.format(error)) from error
-            for r, block in zip(rows.tolist(), unpack(payload), strict=True):
-                blocks[r] = block
-        return blocks
+        self._open([held])
+        return fetch(self, held)
+
+    def stored(self, held: Held, source: Any, output: Output) -> None:
+        """The blocks of `held` stand in `source` too: lost ones are read from there, and how they were made is forgotten."""
+        if isinstance(held, RemoteHeld) and held.owner is self:
+            plan, outputs = reading(source, output, held.home, self.cluster)
+            before = held.origin.making
+            serial = -1 if before is None else before.serial
+            held.origin.making = Making(plan, outputs, (self.pins.pin(source, np.inf),), serial)
+            held.origin.making.depth = 0
+            held.origin.output = 0
 
     def close(self) -> None:
         if not self.closed:
@@ -136,11 +147,54 @@ class ClusteredExecutor:
 
     # -- what the runs need -------------------------------------------------------------------------------------------
 
-    def keep(self, number: int, home: np.ndarray, nbytes: float, shapes: list[tuple[int, ...]] | None) -> Held:
-        """A handle of the blocks kept under `number`; they are freed when it goes."""
-        held = RemoteHeld(list(range(len(home))), home, nbytes, self, shapes, number, tuple(self.generation))
+    def new_held(self, home: np.ndarray, making: Making | None, output: int) -> RemoteHeld:
+        """A handle of blocks that are to be kept; they are freed when it goes."""
+        number = next(self.numbers)
+        held = RemoteHeld(list(range(len(home))), home, 0.0, self, None, number, np.full(len(home), -1, np.int64))
+        held.origin = Origin(making, output, weakref.ref(held))
         weakref.finalize(held, self._garbage().put, (number, 0)).atexit = False
         return held
+
+    def alive(self, held: RemoteHeld) -> np.ndarray:
+        """Which blocks live: bool, one entry a block."""
+        return held.generation == np.asarray(self.generation)[held.home]
+
+    def free(self, helds: Iterable[Any]) -> None:
+        """Free blocks before their handles go."""
+        for held in helds:
+            if isinstance(held, RemoteHeld) and held.owner is self:
+                held.generation[:] = -1
+                self._garbage().put((held.number, 0))
+
+    def value(self, ref: Any, worker: int) -> Any:
+        """What a worker answers. Raises WorkerGone, also where it does not answer in time."""
+        from nums_core.runtime.executors.watch import Watch
+
+        watch = Watch(self)
+        while not self._wait([ref], POLL_S):
+            watch.look([worker])
+        return self._get(ref)
+
+    def name(self, worker: int) -> str:
+        """A worker, for messages."""
+        return f"worker {worker} on {self._place(worker)}"
+
+    def end(self, worker: int) -> None:
+        """Give a worker up: its calls end, and it is started again before anything is tried again."""
+        self.ended.add(worker)
+        self._end(worker)
+
+    def replace_dead(self) -> None:
+        """Start again, empty, the workers that died."""
+        with self.lock:
+            for w in sorted({*self._dead(), *self.ended}):
+                self._revive(w)
+                self.ended.discard(w)
+                self.generation[w] += 1
+                self.deaths += 1
+                for shares in self._shares.values():
+                    for share in shares.values():
+                        share.known.discard(w)
 
     def _garbage(self) -> queue.SimpleQueue[Any]:
         if self._reaper is None:
@@ -157,28 +211,12 @@ class ClusteredExecutor:
                 weakref.finalize(plan, self._garbage().put, (0, share.plan_id)).atexit = False
             return shares[key]
 
-    def _open(self) -> None:
+    def _open(self, inputs: Sequence[Any]) -> None:
         if self.closed:
             raise ConfigError("this executor was closed; start one again with nums_core.init(...)")
-
-    def _check_held(self, inputs: Sequence[Any]) -> None:
-        for held in inputs:
-            if isinstance(held, RemoteHeld) and held.owner is self:
-                if held.donated:
-                    raise ConfigError("this array was donated to an earlier run, which may have overwritten it; use that "
-                                      "run's result instead, or do not donate it")
-                lost = [w for w in np.unique(held.home).tolist() if held.generation[w] != self.generation[w]]
-                if lost:
-                    raise WorkerLostError(_LOST.format(f"worker {lost[0]} went away and was started again"))
-
-    def _replace_dead(self) -> None:
-        with self.lock:
-            for w in self._dead():
-                self._revive(w)
-                self.generation[w] += 1
-                for shares in self._shares.values():
-                    for share in shares.values():
-                        share.known.discard(w)
+        if any(isinstance(x, RemoteHeld) and x.owner is self and x.donated for x in inputs):
+            raise ConfigError("this array was donated to an earlier run, which may have overwritten it; use that run's "
+                              "result instead, or do not donate it")
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
@@ -193,6 +231,11 @@ class ClusteredExecutor:
     def _ask(self, worker: int, method: str, *args: Any) -> Any:
         """Call another method of the `WorkerHost`; a ref to its result."""
         raise NotImplementedError
+
+    def _silent(self, workers: list[int], timeout_s: float) -> Any:
+        """A ref to those of `workers` whose processes answered nothing for `timeout_s`. They are to answer while they
+        compute. None where that cannot be told."""
+        return None
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
         """Those of `refs` that are ready: after `timeout_s`, or once all are."""
@@ -209,16 +252,19 @@ class ClusteredExecutor:
         """Workers that do not live any more."""
         return []
 
+    def _end(self, worker: int) -> None:
+        """Kill a worker that does not answer, if that can be done from here."""
+
     def _revive(self, worker: int) -> None:
         """Start a dead worker again, empty."""
         raise NotImplementedError
 
+    def _place(self, worker: int) -> str:
+        """Where a worker is, for messages."""
+        return f"node {self.cluster.workers[worker].node}"
+
     def _shut(self) -> None:
         """Give everything back."""
-
-
-_LOST = ("{}\n  It held blocks of a persisted array, which are lost. Compute that array again from its sources "
-         "(y = f(x).persist()), or keep a copy on disk of what is costly to make again.")
 
 
 class _Reaper:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any
 
 from nums_core import config
@@ -22,6 +23,7 @@ from nums_core.runtime.remote import WorkerHost
 
 try:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as _error:
     raise MissingBackendError("computing on Ray needs the package ray, which is not installed here; "
                               "pip install nums-core[ray]") from _error
@@ -39,8 +41,26 @@ class _RayWorker(WorkerHost):
         out = super().step(*args)
         return out if len(out) > 1 else out[0]  # Ray takes one result for the value itself
 
+    @ray.method(concurrency_group="pulse")
+    def pulse(self) -> int:
+        """The process; answered by a thread of its own, while others compute."""
+        return os.getpid()
+
     def cancelled(self) -> bool:
         return bool(getattr(ray.get_runtime_context(), "is_canceled", lambda: False)())
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _no_pulse(actors: dict[int, Any], timeout_s: float) -> list[int]:
+    """Workers whose processes do not answer. (A dead one does, in a way: with an error.)"""
+    asked = {a.pulse.remote(): w for w, a in actors.items()}
+    _, late = ray.wait(list(asked), num_returns=len(asked), timeout=timeout_s)
+    return sorted(asked[ref] for ref in late)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _end_process(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 class RayExecutor(ClusteredExecutor):
@@ -82,23 +102,21 @@ class RayExecutor(ClusteredExecutor):
         self._await_start()
 
     def _actor(self, worker: int, node: str) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         w = self.cluster.workers[worker]
         # No CPU is reserved: actors hold blocks between runs, when other work on the cluster may have the cores.
         kind = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False,
+                          concurrency_groups={"pulse": 1},
                           scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))(_RayWorker)
         return kind.remote(worker, w.threads, w.memory_bytes, {"spill_dir": config.get().spill_dir})
 
     def _await_start(self) -> None:
-        refs = [a.ping.remote() for a in self.actors]
-        ready, late = ray.wait(refs, num_returns=len(refs), timeout=START_S)
+        refs = [a.pulse.remote() for a in self.actors]
+        _, late = ray.wait(refs, num_returns=len(refs), timeout=START_S)
         try:
             if late:
                 raise WorkerLostError(f"{len(late)} of {len(refs)} workers did not start within {START_S:.0f} s; see "
                                       "`ray status`, and check that nums_core is installed on every node")
-            for ref in ready:
-                self._get(ref)
+            self.pids = [self._get(ref) for ref in refs]
         except BaseException as error:
             self.close()
             if isinstance(error, WorkerGone):
@@ -116,6 +134,11 @@ class RayExecutor(ClusteredExecutor):
 
     def _ask(self, worker: int, method: str, *args: Any) -> Any:
         return getattr(self.actors[worker], method).remote(*args)
+
+    def _silent(self, workers: list[int], timeout_s: float) -> Any:
+        # Asked by a task: from here a question would wait behind calls that wait for their arguments.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return _no_pulse.options(scheduling_strategy=here).remote({w: self.actors[w] for w in workers}, timeout_s)
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
         return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0]
@@ -139,8 +162,8 @@ class RayExecutor(ClusteredExecutor):
         ray.cancel(ref)
 
     def _dead(self) -> list[int]:
-        refs = {a.ping.remote(): w for w, a in enumerate(self.actors)}
-        # A worker that is busy answers late; a dead one answers at once, with an error.
+        refs = {a.pulse.remote(): w for w, a in enumerate(self.actors)}
+        # A frozen worker does not answer (`Watch` gives it up); a dead one answers at once, with an error.
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=10.0)
         dead = []
         for ref in ready:
@@ -150,7 +173,17 @@ class RayExecutor(ClusteredExecutor):
                 dead.append(refs[ref])
         return sorted(dead)
 
+    def _end(self, worker: int) -> None:
+        ray.kill(self.actors[worker])
+        # A process that was stopped does not hear of it.
+        there = NodeAffinitySchedulingStrategy(self.node_ids[worker], soft=False)
+        _end_process.options(scheduling_strategy=there).remote(self.pids[worker])
+
+    def _place(self, worker: int) -> str:
+        return f"node {self.node_ids[worker][:8]}, process {self.pids[worker]}"
+
     def _revive(self, worker: int) -> None:
+        ray.kill(self.actors[worker])  # it may only have been out of reach
         failed: dict[str, Exception] = {}  # nodes that do not start it; Ray may still take a dead node to be alive
         while True:
             alive = [n["NodeID"] for n in _nodes() if n["NodeID"] not in failed]
@@ -162,7 +195,7 @@ class RayExecutor(ClusteredExecutor):
                 self.node_ids[worker] = min(alive, key=self.node_ids.count)
             self.actors[worker] = self._actor(worker, self.node_ids[worker])
             try:
-                ray.get(self.actors[worker].ping.remote(), timeout=START_S)
+                self.pids[worker] = ray.get(self.actors[worker].pulse.remote(), timeout=START_S)
                 return
             except ray.exceptions.RayError as error:
                 failed[self.node_ids[worker]] = error
@@ -188,6 +221,8 @@ def _connect(address: str | None, num_workers: int, options: dict[str, Any]) -> 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"logging_level": logging.WARNING} | options
     if address is None:
+        # Refs that a worker's death has left behind, and nobody reads, are no news.
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         # address="local": a cluster named in RAY_ADDRESS is joined only where the user asks for it.
         ray.init(address="local", **{"num_cpus": num_workers or available_cpus(), "include_dashboard": False} | options)
         return True

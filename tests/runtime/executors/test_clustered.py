@@ -9,6 +9,7 @@ import weakref
 import numpy as np
 import pytest
 
+from nums_core import config
 from nums_core.errors import ConfigError, WorkerLostError
 from nums_core.runtime.executors.local import LocalExecutor
 from nums_core.testing.loopback import LoopbackExecutor
@@ -76,35 +77,17 @@ def test_a_dead_worker_is_replaced_and_the_run_repeated(executor):
     assert executor.generation == [1, 1]
 
 
-def test_kept_blocks_of_a_dead_worker_are_lost_and_said_so(executor):
+def test_kept_blocks_without_a_history_are_lost_and_said_so(executor):
     plan, outputs = plus(executor, keep=True)
-    (held,), _ = executor.run(plan, [np.zeros(2000)], outputs)
-    again, outputs = plus_held(executor, held)
+    with config.set(lineage_depth=0):
+        (held,), _ = executor.run(plan, [np.zeros(2000)], outputs)
+    again, wanted = plus_held(executor, held)
     executor.kill.add(1)
-    for use in (lambda: executor.run(again, [held], outputs), lambda: executor.fetch(held)):
+    for use in (lambda: executor.run(again, [held], wanted), lambda: executor.fetch(held)):
         with pytest.raises(WorkerLostError, match="Compute that array again"):
             use()
-    (fresh,), _ = executor.run(plan, [np.zeros(2000)], plus(executor, keep=True)[1])
-    np.testing.assert_array_equal(executor.run(again, [fresh], outputs)[0][0], np.full(2000, 2.0))
-
-
-def test_a_run_with_donated_inputs_is_not_repeated(executor):
-    plan, outputs = plus(executor, keep=True)
-    (held,), _ = executor.run(plan, [np.zeros(2000)], outputs)
-    (moved,), _ = executor.run(*_copied_to_worker_0(executor, held))
-    executor.kill.add(1)
-    s = Sketch()
-    again = s.plan(executor.cluster, [s.apply("add", s.held(0, CHUNKS, home=moved.home), 1.0)],
-                   place=np.array([0] * 4 + [1] * 4))
-    with pytest.raises(WorkerLostError, match="Donated inputs"):
-        executor.run(again[0], [moved], again[1], frozenset({0}))
-
-
-def _copied_to_worker_0(executor, held):
-    s = Sketch()
-    copy = s.apply("add", s.held(0, CHUNKS, home=held.home), 0.0)
-    plan, outputs = s.plan(executor.cluster, [copy], keep=True, place=np.zeros(8, int))
-    return plan, [held], outputs
+    (fresh,), _ = executor.run(plan, [np.zeros(2000)], outputs)
+    np.testing.assert_array_equal(executor.run(again, [fresh], wanted)[0][0], np.full(2000, 2.0))
 
 
 def test_a_worker_that_dies_each_time_is_given_up(executor, monkeypatch):

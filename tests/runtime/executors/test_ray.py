@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from nums_core import config
 from nums_core.errors import ConfigError, KernelError, MissingBackendError, WorkerLostError
 from nums_core.testing.sketch import Sketch
 
@@ -109,19 +110,32 @@ def test_a_worker_that_a_kernel_kills_is_given_up(ray_executor):
     np.testing.assert_array_equal(ray_executor.run(plan, [np.zeros(2000)], outputs)[0][0], np.ones(2000))
 
 
-def test_kept_blocks_of_a_killed_worker(ray_executor):
-    import ray
-
+def test_lost_blocks_of_a_persisted_array_are_made_again(ray_executor):
     plan, outputs = chain(ray_executor, keep=True)
-    (held,), _ = ray_executor.run(plan, [np.zeros(2000)], outputs)
-    ray.kill(ray_executor.actors[0])
-    with pytest.raises(ray.exceptions.RayActorError):  # killing returns before the actor is dead
-        while True:
-            ray.get(ray_executor.actors[0].cancelled.remote())
-    with pytest.raises(WorkerLostError, match="Compute that array again"):
-        ray_executor.fetch(held)
-    with pytest.raises(WorkerLostError, match="Compute that array again"):
-        ray_executor.fetch(held)
+    (held,), _ = ray_executor.run(plan, [np.arange(2000.0)], outputs)
+    for _ in range(2):
+        os.kill(ray_executor.pids[0], signal.SIGKILL)
+        np.testing.assert_array_equal(np.concatenate(ray_executor.fetch(held)), np.arange(2000.0) + 1)
+    os.kill(ray_executor.pids[1], signal.SIGKILL)
+    s = Sketch()
+    twice = s.plan(ray_executor.cluster, [s.apply("multiply", s.held(0, ((500,) * 4,), home=held.home), 2.0)])
+    (got,), report = ray_executor.run(twice[0], [held], twice[1])
+    np.testing.assert_array_equal(got, 2 * (np.arange(2000.0) + 1))
+    assert report.recovered_tasks <= 4
+
+
+def test_a_frozen_worker_is_replaced(ray_executor):
+    def slow(block):
+        time.sleep(0.05)
+        return block + 1
+
+    plan, outputs = chain(ray_executor, 6, slow, place="turned")
+    before = ray_executor.pids[1]
+    os.kill(before, signal.SIGSTOP)
+    with config.set(worker_timeout_s=2):
+        (got,), report = ray_executor.run(plan, [np.zeros(2000)], outputs)
+    np.testing.assert_array_equal(got, np.full(2000, 6.0))
+    assert report.interruptions == 1 and ray_executor.pids[1] != before
 
 
 @pytest.mark.parametrize("place", ["packed", "turned"])
@@ -210,12 +224,14 @@ with simulated_cluster(4) as cluster:
     v = s.view(0, ((20_000,) * 8,))
     for _ in range(4):
         v = s.apply("add", v, 1.0)
-    plan, outputs = s.plan(executor.cluster, [v], place="turned")
-    for dies in (False, True):
-        if dies:
-            cluster.kill(executor.node_ids[3])
-        (got,), report = executor.run(plan, [np.zeros(160_000)], outputs)
-        assert (got == 4.0).all() and report.bytes_moved == plan.bytes_moved
+    plan, outputs = s.plan(executor.cluster, [v, v], place="turned", keep=[False, True])
+    (got, held), report = executor.run(plan, [np.zeros(160_000)], outputs)
+    assert (got == 4.0).all() and report.bytes_moved == plan.bytes_moved
+    cluster.kill(executor.node_ids[3])
+    assert (np.concatenate(executor.fetch(held)) == 4.0).all()
+    cluster.kill(executor.node_ids[2])
+    (got, held), report = executor.run(plan, [np.zeros(160_000)], outputs)
+    assert (got == 4.0).all() and (np.concatenate(executor.fetch(held)) == 4.0).all()
     executor.close()
 print("fine")
 """

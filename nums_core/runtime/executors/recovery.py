@@ -1,0 +1,451 @@
+"""Recovery: what a dead worker took with it is made again, everything else is kept.
+
+A *goal* is a plan with what is still wanted of it: all of a run that begins, the lost blocks of a persisted array. It is
+attempted until nothing is missing:
+
+    1  walk back from the missing blocks; stop at blocks that live somewhere, at leaves in the driver's memory, and at
+       kept blocks that are lost themselves: those become goals of their own, to be reached before (`lineage`)
+    2  run that part of each plan, the oldest first; every task on its worker, with its own operands, so bits are the same
+    3  if a worker dies meanwhile: let the others come to the end of what they can do, start the dead one again, keep
+       what the others have made (`Goal.salvage`), and go back to 1
+
+A run in which nobody dies passes through none of this but one look at its inputs.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from nums_core import config
+from nums_core.errors import WorkerLostError
+from nums_core.runtime.executors.base import Output
+from nums_core.runtime.executors.calls import ClusterRun, Gathering
+from nums_core.runtime.executors.clustered import ClusteredExecutor, RemoteHeld, Share, WorkerGone
+from nums_core.runtime.lineage import Cut, Making, Origin, Pinned, Store, backward, inputs_read, part_of
+from nums_core.runtime.plan import Plan
+from nums_core.runtime.remote import Adopted, KeptBlocks
+from nums_core.runtime.report import Report, slow_workers
+
+TRIES = 3  # attempts in a row that bring a run no further
+MOST_TRIES = 30
+
+
+def run_plan(executor: ClusteredExecutor, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Output],
+             donate: frozenset[int]) -> tuple[list[Any], Report]:
+    """Run a whole plan."""
+    keeps = any(o.keep for o in outputs)
+    making = Making(plan, tuple(outputs), tuple(_origin(executor, x, keeps) for x in inputs))
+    goal = Goal(executor, making, donate, new=True)
+    known = making if keeps and making.depth <= config.get().lineage_depth else None
+    for i, o in enumerate(outputs):
+        goal.want(i, True)
+        if o.keep:
+            goal.kept[i] = executor.new_held(making.home(i), known, i)
+    recovery = Recovery(executor, goal)
+    recovery.go()
+    if len(recovery.runs) > 1:
+        executor.free(inputs[slot] for slot in donate)  # made again for this run, on behalf of a second attempt
+    return [goal.result(i) for i in range(len(outputs))], recovery.report()
+
+
+def restore(executor: ClusteredExecutor, held: RemoteHeld) -> None:
+    """Make blocks that are lost again."""
+    lost = ~executor.alive(held)
+    if lost.any():
+        origin = held.origin
+        goal = Goal(executor, _known(origin))
+        goal.kept[origin.output] = held
+        goal.want(origin.output, lost)
+        Recovery(executor, goal).go()
+
+
+def fetch(executor: ClusteredExecutor, held: RemoteHeld) -> list[Any]:
+    """All blocks of a held array, in the driver's memory."""
+    from nums_core.runtime.wire import unpack
+
+    blocks: dict[int, Any] = {}
+    tries = Tries()
+    while len(blocks) < len(held.home):
+        restore(executor, held)
+        missing = np.setdiff1d(np.arange(len(held.home)), list(blocks))
+        asked = [(w, rows, executor._ask(w, "lend", held.number, rows))
+                 for w in np.unique(held.home[missing]).tolist() for rows in [missing[held.home[missing] == w]]]
+        gone: WorkerGone | None = None
+        for w, rows, ref in asked:
+            try:
+                payload = executor.value(ref, w)
+                if payload is None:
+                    raise WorkerGone(f"worker {w} was started again")
+                blocks.update(zip(rows.tolist(), unpack(payload), strict=True))
+            except WorkerGone as error:
+                gone = error
+        if gone is not None:
+            executor.replace_dead()
+            tries.count(len(held.home) - len(blocks), gone)
+    return [blocks[r] for r in range(len(held.home))]
+
+
+def _origin(executor: ClusteredExecutor, value: Any, keeps: bool) -> Origin | Pinned:
+    if isinstance(value, RemoteHeld) and value.owner is executor:
+        return value.origin
+    return executor.pins.pin(value, config.get().lineage_bytes) if keeps else Pinned(value, 0.0)
+
+
+def _known(origin: Origin) -> Making:
+    if origin.making is None:
+        raise WorkerLostError(
+            "a worker went away with blocks of a persisted array, and how they were made is not known any more: they end a "
+            f"chain of more than {config.get().lineage_depth} runs (config lineage_depth).\n  Compute that array again from "
+            "its sources (y = f(x).persist()); in long loops keep a copy on disk now and then: x = x.checkpoint(path)")
+    return origin.making
+
+
+class Tries:
+    """Counts attempts, and gives up where they lead nowhere."""
+
+    def __init__(self) -> None:
+        self.tries = self.stuck = 0
+        self.left = -1
+
+    def count(self, left: int, gone: WorkerGone) -> None:
+        """`left`: how much is still to be done after an attempt that failed."""
+        self.tries += 1
+        self.stuck = self.stuck + 1 if left >= self.left >= 0 else 0
+        self.left = left
+        if self.stuck >= TRIES - 1 or self.tries >= MOST_TRIES:
+            raise WorkerLostError(
+                f"{gone}\n  The run was tried {self.tries} times, and the last {self.stuck + 1} brought it no further. If workers are "
+                "killed for memory, use smaller chunks (x.rechunk(...), or config block_bytes) or a lower memory_bytes, so "
+                "that blocks are spilled.") from gone
+
+
+class Goal:
+    """A plan, and what is still wanted of it.
+
+    Attributes
+    ----------
+    kept : dict number of the output -> RemoteHeld
+        Where blocks that stay go; they may be there in part.
+    sinks : dict number of the output -> Gathering
+        Where blocks that the driver gets go.
+    wanted : dict number of the output -> bool array, one entry a block
+    saved : RemoteHeld or None
+        Blocks of the plan, by id, that attempts which came to a halt have left on workers.
+    new : bool
+        Whether all of the plan is wanted and nothing of it is there.
+    """
+
+    def __init__(self, executor: ClusteredExecutor, making: Making, donate: frozenset[int] = frozenset(),
+                 new: bool = False) -> None:
+        self.executor, self.making, self.donate = executor, making, donate
+        self.plan, self.graph = making.plan, making.plan.graph
+        self.kept: dict[int, RemoteHeld] = {}
+        self.sinks: dict[int, Gathering] = {}
+        self.wanted: dict[int, np.ndarray] = {}
+        self.nbytes: dict[int, np.ndarray] = {}
+        self.shapes: dict[int, dict[int, tuple[int, ...]]] = {}
+        self.saved: RemoteHeld | None = None
+        self.new, self.left = new, 0
+
+    def want(self, output: int, rows: np.ndarray | bool) -> None:
+        at = self.making.rows(output)
+        before = self.wanted.get(output, np.zeros(at.stop - at.start, bool))
+        self.wanted[output] = before | rows
+
+    def begin(self) -> None:
+        """Make room for what the driver gets."""
+        for i in self.wanted:
+            if i not in self.kept and i not in self.sinks:
+                self.sinks[i] = Gathering(self.making.outputs[i], self.plan, self.graph.outputs[i])
+
+    def place(self, ids: np.ndarray, blocks: list[Any]) -> None:
+        """Blocks that the driver gets, by id, ascending."""
+        for sink in self.sinks.values():
+            sink.place(ids, blocks)
+
+    def missing(self) -> np.ndarray:
+        """The blocks that are wanted and not there: bool, shape (n_tasks,)."""
+        out = np.zeros(self.graph.n_tasks, bool)
+        for i, rows in self.wanted.items():
+            here = self.executor.alive(self.kept[i]) if i in self.kept else (
+                self.sinks[i].placed if i in self.sinks else np.zeros_like(rows))
+            out[self.making.rows(i)] |= rows & ~here
+        return out
+
+    def there(self) -> tuple[np.ndarray, list[Store]]:
+        """Which of some stores has each block of the plan (-1: none), and these stores; their slots follow the plan's."""
+        n = len(self.making.inputs)
+        stores = [Store(n + 1 + i, self.making.rows(i).start, held) for i, held in sorted(self.kept.items())]
+        stores += [Store(n, 0, self.saved)] if self.saved is not None else []
+        there = np.full(self.graph.n_tasks, -1, np.int64)
+        for k, store in enumerate(stores):
+            there[store.start + np.flatnonzero(self.executor.alive(store.held))] = k
+        return there, stores
+
+    # -- what attempts leave behind -----------------------------------------------------------------------------------
+
+    def note(self, output: int, found: KeptBlocks, generation: Sequence[int]) -> None:
+        """Blocks of an output are kept on their workers since lives `generation` of these."""
+        held = self.kept[output]
+        held.generation[found.rows] = np.asarray(generation)[held.home[found.rows]]
+        self.nbytes.setdefault(output, np.zeros(len(held.home)))[found.rows] = found.nbytes
+        self.shapes.setdefault(output, {}).update(zip(found.rows.tolist(), found.shapes or (), strict=False))
+
+    def result(self, output: int) -> Any:
+        if output in self.sinks:
+            return self.sinks[output].result()
+        held = self.kept[output]
+        held.nbytes = float(self.nbytes[output].sum()) if output in self.nbytes else 0.0
+        shapes = self.shapes.get(output)
+        held.shapes = [shapes[r] for r in range(len(held.home))] if shapes else None
+        return held
+
+    def salvage(self, run: ClusterRun) -> None:
+        """Keep what a run that came to a halt has made and what is still of use."""
+        executor = self.executor
+        donated = {slot: x for slot, x in run.donated.items() if x is not None}
+        numbers = [x.number for x in donated.values()]
+        present: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # worker -> ids in its plan, in the whole plan
+        asked = [(w, executor._ask(w, "salvage", run.number, numbers)) for w in run.ids]
+        for w, ref in asked:
+            try:
+                found, spared = executor.value(ref, w)
+            except WorkerGone:
+                continue
+            present[w] = found, run.ids[w][found]
+            for held, here in zip(donated.values(), spared, strict=True):
+                if here:  # the run never began there
+                    held.generation[held.home == w] = executor.generation[w]
+        for w, chosen in self._chosen(present, set(donated)).items():
+            self._adopt(run, w, chosen)
+
+    def _chosen(self, present: dict[int, tuple[np.ndarray, np.ndarray]], donated: set[int]) -> dict[int, list[Adopted]]:
+        """What each worker is to keep: blocks of outputs that stay, and what the missing ones can be made from."""
+        missing, (there, _) = self.missing(), self.there()
+        useful = ~self.graph.is_leaf
+        for f in self.graph.families:
+            if f.kernel.name == "held" and f.kernel.params[0] in donated:
+                useful[f.start:f.stop] = True
+        useful &= there < 0
+        chosen: dict[int, list[Adopted]] = {w: [] for w in present}
+        for w, (local, ids) in present.items():
+            for i, held in self.kept.items():
+                at = self.making.rows(i)
+                take = (ids >= at.start) & (ids < at.stop) & missing[ids]
+                take[take] = held.home[ids[take] - at.start] == w
+                if take.any():
+                    chosen[w].append(Adopted(held.number, local[take], ids[take] - at.start, True,
+                                             self.making.outputs[i].unknown))
+            for a in chosen[w]:
+                missing[ids[np.isin(local, a.ids)]] = useful[ids[np.isin(local, a.ids)]] = False
+        have = there >= 0
+        for _, ids in present.values():
+            have[ids] |= useful[ids]
+        useful &= backward(self.graph, missing, have) & ~missing
+        for w, (local, ids) in present.items():
+            take = useful[ids]
+            if take.any():
+                chosen[w].append(Adopted(self._store().number, local[take], ids[take], False, False))
+                useful[ids] = False
+        return chosen
+
+    def _store(self) -> RemoteHeld:
+        if self.saved is None:
+            self.saved = self.executor.new_held(self.plan.worker.astype(np.int32), None, -1)
+        return self.saved
+
+    def _adopt(self, run: ClusterRun, w: int, chosen: list[Adopted]) -> None:
+        executor = self.executor
+        ref = executor._ask(w, "adopt", run.number, chosen)
+        try:
+            kept = executor.value(ref, w)
+        except WorkerGone:
+            return
+        number = {held.number: i for i, held in self.kept.items()}
+        for a, found in zip(chosen, kept or (), strict=False):
+            if a.number in number:
+                self.note(number[a.number], found, executor.generation)
+            elif self.saved is not None:
+                self.saved.home[a.rows], self.saved.generation[a.rows] = w, executor.generation[w]
+
+
+class Recovery:
+    """The attempts to reach a goal, and what has to be reached before it."""
+
+    def __init__(self, executor: ClusteredExecutor, top: Goal) -> None:
+        self.executor, self.top = executor, top
+        self.goals: dict[Making, Goal] = {top.making: top}
+        self.cuts: dict[Any, tuple[Cut, Share]] = {}
+        self.runs: list[ClusterRun] = []
+        self.last_user: dict[Goal, int] = {}
+
+    def go(self) -> None:
+        """Raises WorkerLostError where it cannot be reached; what kernels raise, and KeyboardInterrupt, as they are."""
+        tries = Tries()
+        gone: WorkerGone | None = None
+        while True:
+            smooth = self.top.new and not self._lost_inputs()
+            with nullcontext() if smooth else self.executor.recovering:
+                todo = [self.top] if smooth else self._todo()
+                if gone is not None:
+                    tries.count(sum(g.left for g in todo), gone)
+                try:
+                    for k, goal in enumerate(todo):
+                        self._attempt(goal)
+                        self._let_go(k)
+                    return
+                except WorkerGone as error:
+                    gone = error
+
+    def _lost_inputs(self) -> bool:
+        if not self.executor.deaths:
+            return False
+        helds = [o.held() for o in self.top.making.inputs if isinstance(o, Origin)]
+        return any(h is not None and not self.executor.alive(h).all() for h in helds)
+
+    # -- what has to be done ------------------------------------------------------------------------------------------
+
+    def _todo(self) -> list[Goal]:
+        """The goals with something missing, in an order in which they can be reached.
+
+        What went into a making is older than itself, so that the youngest goal met has all its readers behind it.
+        """
+        for goal in self.goals.values():
+            if goal is not self.top:
+                goal.wanted.clear()
+        todo: list[Goal] = []
+        users: dict[Goal, list[Goal]] = {}
+        tick = itertools.count()
+        heap = [(-self.top.making.serial, next(tick), self.top)]
+        while heap:
+            goal = heapq.heappop(heap)[2]
+            for before in self._before(goal):
+                if before not in users:
+                    heapq.heappush(heap, (-before.making.serial, next(tick), before))
+                users.setdefault(before, []).append(goal)
+            todo.append(goal)
+        todo.reverse()
+        place = {goal: k for k, goal in enumerate(todo)}
+        self.last_user = {goal: max(place[u] for u in reads) for goal, reads in users.items()}
+        return todo
+
+    def _before(self, goal: Goal) -> Iterable[Goal]:
+        """Goals whose blocks a goal needs, with what it needs of them."""
+        missing, (there, _) = goal.missing(), goal.there()
+        have = (there >= 0) & ~missing
+        need = backward(goal.graph, missing, have)
+        goal.left = int((need & ~have & ~goal.graph.is_leaf).sum())
+        found: list[Goal] = []
+        for slot, rows in inputs_read(goal.graph, need & ~have):
+            source = goal.making.inputs[slot]
+            if isinstance(source, Pinned):
+                if source.get() is None:
+                    raise WorkerLostError(
+                        "a worker went away with blocks of a persisted array that was made from an array of this program's, "
+                        f"which is gone too: only {config.get().lineage_bytes} bytes of such arrays are held on to (config "
+                        "lineage_bytes).\n  Keep a reference to the source, or a copy on disk: x = x.checkpoint(path)")
+                continue
+            held = self._held(source)
+            lost = rows if held is None else rows & ~self.executor.alive(held)
+            if lost.any():
+                found.append(self._goal(source, lost))
+        return dict.fromkeys(found)
+
+    def _held(self, origin: Origin) -> RemoteHeld | None:
+        """The handle of kept blocks, or of what is made in its place."""
+        held = origin.held()
+        if held is None and origin.making in self.goals:
+            held = self.goals[origin.making].kept.get(origin.output)
+        return held
+
+    def _goal(self, origin: Origin, rows: np.ndarray) -> Goal:
+        making = _known(origin)
+        goal = self.goals.get(making)
+        if goal is None:
+            goal = self.goals[making] = Goal(self.executor, making)
+        if origin.output not in goal.kept:
+            held = origin.held()
+            goal.kept[origin.output] = held if held is not None else self.executor.new_held(
+                making.home(origin.output), None, -1)
+        goal.want(origin.output, rows)
+        return goal
+
+    # -- doing it -----------------------------------------------------------------------------------------------------
+
+    def _attempt(self, goal: Goal) -> None:
+        cut: Cut | None = None
+        if goal.new:
+            share = self.executor._share(goal.plan, goal.making.outputs)
+            donate = goal.donate
+        else:
+            missing = goal.missing()
+            if not missing.any():
+                return
+            cut, share = self._cut(goal, missing)
+            donate = frozenset()
+        outputs = range(len(goal.making.outputs)) if cut is None else cut.outputs
+        keep = {j: goal.kept[i].number for j, i in enumerate(outputs) if i in goal.kept}
+        run = ClusterRun(self.executor, goal, share, self._inputs(goal), keep, donate, None if cut is None else cut.ids)
+        self.runs.append(run)
+        goal.new = False
+        run.go()
+        for status in run.statuses.values():
+            for j, found in status.kept.items():
+                goal.note(outputs[j], found, run.generation)
+        if run.gone is not None:
+            try:
+                self.executor.replace_dead()
+                goal.salvage(run)
+            except BaseException:
+                run.forget()
+                raise
+            raise run.gone
+
+    def _cut(self, goal: Goal, missing: np.ndarray) -> tuple[Cut, Share]:
+        """The part of a goal's plan that is to be run; steps of a loop have the same one."""
+        there, stores = goal.there()
+        homes = [s.held.home.tobytes() for s in stores]
+        key = (id(goal.plan), missing.tobytes(), there.tobytes(), *homes, *[s.slot for s in stores])
+        if key not in self.cuts:
+            outputs = [i for i in range(len(goal.making.outputs)) if i in goal.wanted]
+            cut = part_of(goal.plan, missing, there, stores, outputs)
+            share = self.executor._share(cut.plan, [goal.making.outputs[i] for i in cut.outputs])
+            for w, part in share.partition.parts.items():
+                share.partition.parts[w] = part._replace(kept=tuple(
+                    k._replace(rows=cut.rows[k.number][k.rows]) for k in part.kept))
+            self.cuts[key] = cut, share
+        return self.cuts[key]
+
+    def _inputs(self, goal: Goal) -> list[Any]:
+        """What the slots are bound to: the plan's, then `goal.saved`, then the outputs as far as they are there."""
+        bound = [x.get() if isinstance(x, Pinned) else self._held(x) for x in goal.making.inputs]
+        return [*bound, goal.saved, *[goal.kept.get(i) for i in range(len(goal.making.outputs))]]
+
+    def _let_go(self, k: int) -> None:
+        """Drop what was made in passing for goals that are reached."""
+        for goal, last in list(self.last_user.items()):
+            if last == k and goal is not self.top:
+                self.goals.pop(goal.making, None)
+                del self.last_user[goal]
+
+    def report(self) -> Report:
+        """What all attempts did, beside what was predicted of the goal's plan."""
+        plan, first = self.top.plan, self.runs[0]
+        report = Report(n_tasks=int((~plan.graph.is_leaf).sum()), flop=float(plan.graph.flop.sum()), policy=plan.policy,
+                        peak_bytes=np.zeros(self.executor.cluster.n_workers))
+        for run in self.runs:
+            run.add_to(report, run.wall_s - first.wall_s)
+        report.run_s = self.runs[-1].wall_s - first.wall_s + self.runs[-1].run_s
+        report.recovered_tasks = sum(n for *_, n in report.spans) - report.n_tasks if len(self.runs) > 1 else 0
+        report.interruptions = sum(run.gone is not None for run in self.runs)
+        report.slow_workers = slow_workers(report.busy_s, report.predicted_busy_s)
+        if plan.prediction is not None:
+            report.predicted_s = plan.prediction.seconds
+            report.predicted_peak_bytes = plan.prediction.peak_bytes
+        return report
