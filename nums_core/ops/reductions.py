@@ -57,6 +57,15 @@ TILED = frozenset(REDUCTIONS) - {"tally", "topk", "user"}
 # Arrays in the partial state of a reduction; one where it is not said.
 STATE_ARRAYS = {"moments": 2, "argmax": 2, "argmin": 2}
 
-# Exactly associative on these kinds: the planner may pair partials in any order without changing a bit.
-EXACT = frozenset({"max", "min", "fmax", "fmin", "any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count",
-                   "argmax", "argmin"})
+# Their state is one array, combined element by element, so that it may be combined in pieces.
+ELEMENTWISE_STATE = frozenset({"sum", "prod", "any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count"})
+
+# Exact in any order: the planner may pair partials as it likes without changing a bit. Some are so on integers only; of
+# floating-point maxima +0.0 and -0.0 it is the one that comes second.
+EXACT = frozenset({"any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count"})
+EXACT_ON_INTEGERS = frozenset({"sum", "prod", "max", "min", "fmax", "fmin"})
+
+
+def any_order(name: str, dtype: Any) -> bool:
+    """Whether partial results may be combined in any order; `dtype` is that of the result, None where it is not known."""
+    return name in EXACT or (name in EXACT_ON_INTEGERS and dtype is not None and np.dtype(dtype).kind in "biu")
