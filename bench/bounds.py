@@ -29,9 +29,9 @@ ITEM = 8  # bytes
 class Size(NamedTuple):
     """Extents: rows of a block and columns `d` of tall arrays; a tensor's uncut `side`, its `rank`; `edge` of square blocks."""
 
-    rows: int = 64
+    rows: int = 8192
     d: int = 16
-    side: int = 24
+    side: int = 64
     rank: int = 4
     edge: int = 32
 
@@ -79,7 +79,7 @@ def _mttkrp(cut: int) -> Callable[[int, Size], Any]:
     """sum over j, k of X[i, j, k] B[j, r] C[k, r]; X, and the factor along the same axis, are cut."""
     def make(n: int, size: Size) -> Any:
         extents = [size.side if axis != cut else size.side * n for axis in range(3)]
-        b, c = (_random(extents[axis], size.rank, n=n if axis == cut else 1) for axis in (1, 2))
+        b, c = (_random(extents[axis], size.rank, n=n if axis == cut else 1, seed=axis) for axis in (1, 2))
         return np.einsum("ijk,jr,kr->ir", _random(*extents, cut=cut, n=n), b, c)
     return make
 
@@ -119,15 +119,16 @@ CASES = [
 
 
 def outer(n: int, size: Size = SMALL) -> TaskGraph:
-    """X Y^T of two tall arrays of `n` row blocks."""
-    return graph_of(_tall(n, size) @ _tall(n, size, 2).T)
+    """X Y^T of two tall arrays of `n` row blocks of `edge` rows."""
+    x, y = (_random(size.edge * n, size.d, n=n, seed=s) for s in (1, 2))
+    return graph_of(x @ y.T)
 
 
 def outer_least(n: int, r: int, size: Size = SMALL) -> int:
     """Bytes on r x r workers, n a multiple of r^2: each lacks 2 panels of n / r blocks, but for the n / r^2 of X that it
     made (its row panel is made by its row of workers), and those of Y on the diagonal."""
     blocks = r**2 * 2 * (n // r) - r**2 * (n // r**2) - r * (n // r**2)
-    return blocks * size.rows * size.d * ITEM
+    return blocks * size.edge * size.d * ITEM
 
 
 def gemm(g: int, size: Size = SMALL) -> TaskGraph:

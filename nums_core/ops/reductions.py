@@ -49,10 +49,11 @@ REDUCTIONS.row("argmin", "reduce", 1, index, 2)
 REDUCTIONS.row("count", "reduce", 1, index)
 REDUCTIONS.row("tally", "reduce", 1, same)
 REDUCTIONS.row("topk", "reduce", 1, same, 20)
+REDUCTIONS.row("qr", "reduce", 1, inexact, 20)
 REDUCTIONS.row("user", "reduce", 1, lambda d, *, dtype, **kw: np.dtype(dtype), 10)
 
 # Those whose blocks may be mapped tile by tile, so that several of them can share one pass.
-TILED = frozenset(REDUCTIONS) - {"tally", "topk", "user"}
+TILED = frozenset(REDUCTIONS) - {"tally", "topk", "user", "qr"}
 
 # Arrays in the partial state of a reduction; one where it is not said.
 STATE_ARRAYS = {"moments": 2, "argmax": 2, "argmin": 2}

@@ -39,7 +39,7 @@ def test_square_gemm(g, r):
 
 
 def test_fixed_order_on_other_numbers_of_workers_moves_few_more():
-    """At most one partial more for each border between workers that the tree's ranges do not know."""
+    """Runs that are no ranges of the tree hold several of its ranges each."""
     case = next(c for c in bounds.CASES if c.name == "X^T Y")
     for n in BLOCKS:
         for k in (3, 5, 6, 7, 12):
