@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nums_core.ops.taskgraph import TASK, Family, TaskGraph
 from nums_core.ops.reductions import any_order
+from nums_core.ops.taskgraph import TASK, Family, TaskGraph
 from nums_core.runtime.cluster import Cluster
 from nums_core.scheduler import expand, scatter
 

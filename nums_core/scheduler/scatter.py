@@ -115,21 +115,20 @@ class Pieces:
         self.steps: list[Step] = []
 
     def rewrite(self) -> list[Step]:
-        levels = (*self.trees.inner, self.trees.root)
-        tasks = []
-        for level in levels:
-            tasks.append(_tasks(level, self.old_id))
+        """The families, in order; the last one makes the results."""
+        levels: list[list[_Task]] = []
+        for level in (*self.trees.inner, self.trees.root):
+            levels.append(_tasks(level, self.old_id))
             self.old_id += len(level.counts)
-        for row, worker in sorted({(t.row, self.at[b]) for level in tasks for t in level for b in t.inputs if b in self.at}):
+        holders = {(t.row, self.at[b]) for tasks in levels for t in tasks for b in t.inputs if b in self.at}
+        for row, worker in sorted(holders):
             self.owners[row].append(worker)
-        for level in tasks:
-            whole = [t for t in level if level is not tasks[-1] and self._is_together(t)]
-            known = {t.old for t in whole}
-            apart = [t for t in level if t.old not in known]
-            self._combine_whole(whole)
-            self._slice({b: t.row for t in apart for b in t.inputs if b in self.whole})
-            self._combine_pieces(apart)
-        self._join(tasks[-1])
+        for tasks in levels[:-1]:
+            together = [self._is_together(t) for t in tasks]
+            self._combine_whole([t for t, whole in zip(tasks, together, strict=True) if whole])
+            self._combine_pieces([t for t, whole in zip(tasks, together, strict=True) if not whole])
+        self._combine_pieces(levels[-1])
+        self._join(levels[-1])
         return self.steps
 
     def _is_together(self, task: _Task) -> bool:
@@ -153,6 +152,7 @@ class Pieces:
                 self.like[row] = self.whole[b]
 
     def _combine_pieces(self, tasks: list[_Task]) -> None:
+        self._slice({b: t.row for t in tasks for b in t.inputs if b in self.whole})
         todo = [(t.row, j, [self.pieces[b][j] for b in t.inputs]) for t in tasks for j in range(len(self.owners[t.row]))]
         made = self._add(inner_kernel(self.family), "combine", [row for row, _, _ in todo],
                          [self._place(row, j, blocks) for row, j, blocks in todo], [blocks for _, _, blocks in todo],

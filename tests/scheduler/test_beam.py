@@ -34,8 +34,9 @@ def test_beats_one_step_on_products(graph, shape):
 
 def test_width_keeps_to_the_time_allowed():
     assert beam.width_for(0) == beam.width_for(100) == beam.WIDEST
-    assert beam.width_for(1000) == beam.NARROWEST and beam.width_for(1001) == 0
-    assert "beam" not in make_plan(gemm(12), Cluster.regular(4)).scores
+    assert beam.width_for(500) == beam.NARROWEST and beam.width_for(501) == 0
+    assert "beam" in make_plan(gemm(6), Cluster.regular(4)).scores
+    assert "beam" not in make_plan(gemm(8), Cluster.regular(4)).scores
 
 
 def test_forks_share_nothing_that_changes():

@@ -49,7 +49,7 @@ def test_layers_win_where_workers_are_many(g, k):
     plan = make_plan(gemm(g), Cluster.regular(k, memory_bytes=2**40))
     r = round(k ** 0.5)
     assert plan.policy == "2.5d" and plan.bytes_moved < 2 * g * g * (r - 1)
-    assert plan.scores["2.5d"] < plan.scores["owner"]
+    assert plan.scores["2.5d"] <= plan.scores["owner"]
     plan.validate()
     run_distributed(plan)
 

@@ -202,7 +202,8 @@ class RFactor(Reducer):
     flat = tiled = False
 
     def combine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.linalg.qr(np.concatenate([a, b]), "r")
+        r: Any = np.linalg.qr(np.concatenate([a, b]), "r")
+        return np.asarray(r)
 
 
 REDUCERS: dict[str, Callable[[tuple[int, ...], dict[str, Any]], Reducer]] = {
