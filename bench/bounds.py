@@ -36,7 +36,7 @@ class Size(NamedTuple):
     edge: int = 32
 
 
-SMALL, LARGE = Size(), Size(2**16, 256, 512, 32, 2048)
+SMALL, LARGE = Size(), Size(2**16, 256, 512, 32, 1024)
 
 
 def graph_of(*results: Any) -> TaskGraph:

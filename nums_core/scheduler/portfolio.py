@@ -81,7 +81,7 @@ def _rules(problem: Problem, policy: str, seed: int) -> Iterator[tuple[str, Rule
             yield name, rule
     width = beam.width_for(tasks)
     if policy == "beam" or (all_members and width):
-        yield "beam", _given(beam.Beam(problem, width or beam.NARROWEST).run())
+        yield "beam", _given(beam.Beam(problem, width or 1).run())
     if policy == "lshs" or all_members:
         if tasks > SEARCH_TASKS:
             yield "lshs", Sweep(problem, seed)
