@@ -7,15 +7,18 @@ the nodes; nothing is recomputed except what is free.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from nums_core.expr.grid import known
 from nums_core.expr.node import Expr, consumers, make, postorder, with_args
 from nums_core.ops.program import AxisMap, Instr, Program, Reduction
 
 MAX_INSTRS = 48
+_GROWS, _ROWS = 4, 64  # how much larger than its inputs, and rows an instruction, for an operand to be made again
 FUSIBLE = ("ewise", "axes")
 
 
@@ -132,8 +135,18 @@ def _inlines(x: Expr, mine: str, theirs: str, other: Expr) -> bool:
         return False
     program, chunks, _ = x.params
     shown = {loop for amap in program.maps for loop, a in enumerate(amap) if a is not None}
-    read_once = all(len(c) == 1 for label, c in zip(theirs, other.chunks, strict=True) if label not in mine)
-    return read_once and all(loop in shown or tuple(c) == (1,) for loop, c in enumerate(chunks))
+    free = [c for label, c in zip(theirs, other.chunks, strict=True) if label not in mine]
+    read_once = all(len(c) == 1 for c in free)
+    return (read_once or _is_cheap(x, free)) and all(loop in shown or tuple(c) == (1,) for loop, c in enumerate(chunks))
+
+
+def _is_cheap(x: Expr, free: Sequence[Sequence[int]]) -> bool:
+    """Whether blocks of `x` may be made by every product that reads them: much larger than what they are made of, as the
+    Khatri-Rao product of MTTKRP is, and soon made beside the rows, in blocks of extents `free`, that each is multiplied
+    with. On several workers the small arrays travel then, not what is made of them."""
+    inputs = sum(math.prod(a.shape) for a in x.args)
+    return (known(x.chunks) and _GROWS * inputs <= math.prod(x.shape)
+            and len(x.params[0].instrs) * _ROWS <= math.prod(min(c) for c in free))
 
 
 class _Group:

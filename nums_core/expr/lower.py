@@ -16,7 +16,7 @@ import numpy as np
 
 from nums_core.expr.cull import cull
 from nums_core.expr.grid import block_elements, offsets, overlaps
-from nums_core.expr.node import Const, Expr, Source, postorder
+from nums_core.expr.node import Const, Expr, Source, consumers, postorder
 from nums_core.expr.opaque import value_of
 from nums_core.ops.elementwise import ELEMENTWISE
 from nums_core.ops.program import Program
@@ -32,6 +32,7 @@ class Lowering:
         self.ids: dict[int, np.ndarray] = {}
         self.groups: dict[int, list[Expr]] = {}  # reductions that share a pass: see `lowering.reduction`
         self.shared: dict[int, np.ndarray] = {}
+        self.deferred: set[int] = set()  # products that leave their sum to their reader: see `_deferred`
 
     def of(self, node: Expr) -> np.ndarray:
         return self.ids[id(node)]
@@ -73,6 +74,7 @@ def lower(roots: Sequence[Expr], slots: dict[Source, int]) -> TaskGraph:
     nodes = list(postorder(roots))
     if sum(n.op == "fused" and n.params[0].reduction is not None for n in nodes) > 1:
         low.groups = importlib.import_module("nums_core.expr.lowering.reduction").share(nodes)
+    low.deferred = _deferred(nodes, roots)
     for node in nodes:
         low.ids[id(node)] = _rule(node.op)(low, node)
     outputs = tuple(_whole_family(low, r) for r in roots)
@@ -190,6 +192,42 @@ def combine(low: Lowering, node: Expr, partial: np.ndarray, axes: Sequence[int],
 
 # -- contractions -----------------------------------------------------------------------------------------------------
 
+# A sum is left to the reader where that makes its result so many times smaller than the partial results that it
+# spares, and for so small a share of the work.
+_SMALLER, _MORE_WORK = 4, 0.25
+
+
+def _deferred(nodes: Sequence[Expr], roots: Sequence[Expr]) -> set[int]:
+    """Products whose cut sums are added up by the one product that reads them.
+
+    In (sum_k X_k C_k) B the partial results X_k C_k have the size of the inner product; (X_k C_k) B has that of the outer
+    one. In MTTKRP, `ijk,kr->ijr` and then `ijr,jr->ir`, the first is as large as the tensor, and the second a column of it:
+    a tensor cut along k stays where it is, and k - 1 small matrices cross.
+    """
+    found: set[int] = set()
+    uses = consumers(roots) if sum(n.op == "contract" for n in nodes) > 1 else {}
+    for node in nodes:
+        if node.op == "contract" and len(node.params) == 3:
+            found |= {id(a) for a in node.args
+                      if a.op == "contract" and uses[id(a)] == 1 and _spares(a, node)}
+    return found
+
+
+def _spares(inner: Expr, outer: Expr) -> bool:
+    flop, pieces = _work(inner)
+    more = (pieces - 1) * _work(outer)[0]
+    return pieces > 1 and _SMALLER * math.prod(outer.shape) <= math.prod(inner.shape) and more <= _MORE_WORK * flop
+
+
+def _work(node: Expr) -> tuple[float, int]:
+    """Multiplications of a product, and blocks along its sums; none where an operand is a program of others."""
+    la, lb, lc, *inline = node.params
+    if inline:
+        return 0.0, 1
+    cuts = {x: c for a, labels in zip(node.args, (la, lb), strict=True) for x, c in zip(labels, a.chunks, strict=True)}
+    return float(math.prod(sum(c) for c in cuts.values())), math.prod(len(c) for x, c in cuts.items() if x not in lc)
+
+
 def _lower_contract(low: Lowering, node: Expr) -> np.ndarray:
     la, lb, lc, *inline = node.params
     operands = _contracted(low, node, la, lb, *inline)
@@ -206,7 +244,7 @@ def _lower_contract(low: Lowering, node: Expr) -> np.ndarray:
     products = low.add(node, Kernel("contract", (la, lb, lc, node.dtype.str, *programs)), node.grid if whole else grid,
                        np.stack(columns, axis=1), elements=out_elements, flop=2 * elements,
                        label=f"contract {la},{lb}->{lc}")
-    if whole:
+    if whole or id(node) in low.deferred:
         return products
     return combine(low, node, products, range(len(lc), len(loops)), ("sum", (), ()), ((), None), "contract.tree")
 
@@ -216,7 +254,7 @@ def _contracted(low: Lowering, node: Expr, la: str, lb: str,
     """Labels, chunks and block ids of each operand: one array of ids, or one for each input of the program that makes
     the operand (see `expr.fuse._contract`). An operand that is the other one again needs none."""
     if inline is None:
-        return [(labels, a.chunks, [low.of(a)]) for a, labels in zip(node.args, (la, lb), strict=True)]
+        return [_with_open_sums(a, labels, low.of(a), k) for k, (a, labels) in enumerate(zip(node.args, (la, lb), strict=True))]
     out: list[tuple[str, Any, list[np.ndarray]]] = []
     args = list(node.args)
     for labels, entry in zip((la, lb), inline, strict=True):
@@ -227,6 +265,13 @@ def _contracted(low: Lowering, node: Expr, la: str, lb: str,
             column.reshape(grid) for column in operand_ids(low, mine, program, grid).T]
         out.append((labels, chunks, ids))
     return out
+
+
+def _with_open_sums(a: Expr, labels: str, ids: np.ndarray, k: int) -> tuple[str, Any, list[np.ndarray]]:
+    """Labels, chunks and block ids of operand `k`; sums that it left open are further labels, of a block each."""
+    extra = ids.shape[a.ndim:]
+    fresh = "".join(chr(0xE000 + 256 * k + i) for i in range(len(extra)))
+    return labels + fresh, (*a.chunks, *((1,) * n for n in extra)), [ids]
 
 
 def _expand(ids: np.ndarray, labels: str, loops: Sequence[str]) -> np.ndarray:

@@ -49,14 +49,24 @@ REDUCTIONS.row("argmin", "reduce", 1, index, 2)
 REDUCTIONS.row("count", "reduce", 1, index)
 REDUCTIONS.row("tally", "reduce", 1, same)
 REDUCTIONS.row("topk", "reduce", 1, same, 20)
+REDUCTIONS.row("qr", "reduce", 1, inexact, 20)
 REDUCTIONS.row("user", "reduce", 1, lambda d, *, dtype, **kw: np.dtype(dtype), 10)
 
 # Those whose blocks may be mapped tile by tile, so that several of them can share one pass.
-TILED = frozenset(REDUCTIONS) - {"tally", "topk", "user"}
+TILED = frozenset(REDUCTIONS) - {"tally", "topk", "user", "qr"}
 
 # Arrays in the partial state of a reduction; one where it is not said.
 STATE_ARRAYS = {"moments": 2, "argmax": 2, "argmin": 2}
 
-# Exactly associative on these kinds: the planner may pair partials in any order without changing a bit.
-EXACT = frozenset({"max", "min", "fmax", "fmin", "any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count",
-                   "argmax", "argmin"})
+# Their state is one array, combined element by element, so that it may be combined in pieces.
+ELEMENTWISE_STATE = frozenset({"sum", "prod", "any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count"})
+
+# Exact in any order: the planner may pair partials as it likes without changing a bit. Some are so on integers only; of
+# floating-point maxima +0.0 and -0.0 it is the one that comes second.
+EXACT = frozenset({"any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "count"})
+EXACT_ON_INTEGERS = frozenset({"sum", "prod", "max", "min", "fmax", "fmin"})
+
+
+def any_order(name: str, dtype: Any) -> bool:
+    """Whether partial results may be combined in any order; `dtype` is that of the result, None where it is not known."""
+    return name in EXACT or (name in EXACT_ON_INTEGERS and dtype is not None and np.dtype(dtype).kind in "biu")

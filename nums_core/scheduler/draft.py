@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nums_core.ops.taskgraph import TASK, Family, Kernel, TaskGraph
+from nums_core.ops.reductions import any_order
+from nums_core.ops.taskgraph import TASK, Family, TaskGraph
 from nums_core.runtime.cluster import Cluster
-from nums_core.scheduler import expand
+from nums_core.scheduler import expand, scatter
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Draft:
         self.graph = graph
         self.place = np.zeros(graph.n_tasks, np.int32)
         self.choices: list[int] = []
-        self._node_of = cluster.node_of if reduction_order == "local" else None
+        self.cluster = cluster
+        self._local = reduction_order == "local"
         self._one_worker = cluster.n_workers == 1
         self._shift = 0  # tasks added so far
         self._new_id = np.arange(graph.n_tasks) if graph.n_tasks else np.zeros(0, np.int64)
@@ -80,12 +82,24 @@ class Draft:
         if self._one_worker:
             target = np.zeros(family.count, np.int32)
         trees = expand.cut(self._new_id[blocks], self.place[blocks], counts, target, family.start + self._shift, most,
-                           self._node_of)
+                           self.cluster.node_of if self._local or _any_order(family) else None, forced)
         self.place[family.start:family.stop] = target if forced else trees.root.workers
-        if trees.inner or self._node_of is not None:
-            self._insert(family, trees, counts)
+        if trees.inner or len(trees.root.inputs) != len(blocks) or (trees.root.inputs != self._new_id[blocks]).any():
+            self._insert(family, self._steps(family, trees, blocks, counts, size, target), counts)
         else:
             self._append(replace(family, role=TASK))
+
+    def _steps(self, family: Family, trees: expand.Trees, blocks: np.ndarray, counts: np.ndarray, size: float,
+               target: np.ndarray) -> list[scatter.Step]:
+        """The trees' families, in pieces where partials are so large that it pays."""
+        if size >= scatter.LARGE_BYTES and not self._one_worker:
+            workers = self.place[blocks]
+            if scatter.pays(family, size, np.split(workers, np.cumsum(counts)[:-1]), target, self.cluster):
+                partials = dict(zip(self._new_id[blocks].tolist(), workers.tolist(), strict=True))
+                self.place[family.start:family.stop] = target
+                return scatter.Pieces(family, trees, partials, target, self.cluster.node_of,
+                                      family.start + self._shift).rewrite()
+        return scatter.whole_steps(family, trees)
 
     def _append(self, family: Family) -> None:
         """Take over a family whose tasks stay as they are, but for their numbers."""
@@ -95,24 +109,24 @@ class Draft:
             family = replace(family, start=family.start + self._shift)
         self._families.append(family)
 
-    def _insert(self, family: Family, trees: expand.Trees, counts: np.ndarray) -> None:
-        """Add the trees of a family: a new family for each level, and the roots in its own place."""
+    def _insert(self, family: Family, steps: list[scatter.Step], counts: np.ndarray) -> None:
+        """Add the steps of a reduction: a new family for each, the last one, which makes the results, in its own place."""
         g = self.graph
         self._flush(family.start)
         flop = g.flop[family.start:family.stop].copy()  # what inner tasks do is taken off
         per_input = flop / np.maximum(counts - 1, 1)
         ptr = g.in_ptr[family.start:family.stop]
         partial = np.maximum.reduceat(g.out_bytes[g.in_idx[ptr[0]:g.in_ptr[family.stop]]], ptr - ptr[0])
-        inner = Kernel(family.kernel.name, (family.kernel.params[0], None))
-        for level in trees.inner:
-            self._families.append(Family(inner, family.start + self._shift, (len(level.counts),), TASK, None,
-                                         f"{family.label}.combine", family.line))
-            work = per_input[level.rows] * (level.counts - 1)
+        *inner, last = steps
+        for kernel, label, level, share, args in inner:
+            self._families.append(Family(kernel, family.start + self._shift, (len(level.counts),), TASK, args,
+                                         f"{family.label}.{label}", family.line))
+            work = per_input[level.rows] * (level.counts - 1) * share
             flop -= np.bincount(level.rows, work, family.count)
-            self._rows.append(_Rows(level.counts, level.inputs, partial[level.rows], work, level.workers))
+            self._rows.append(_Rows(level.counts, level.inputs, partial[level.rows] * share, work, level.workers))
             self._shift += len(level.counts)
-        self._append(replace(family, role=TASK))
-        root = trees.root
+        self._append(replace(family, role=TASK, kernel=last.kernel))
+        root = last.level
         self._rows.append(_Rows(root.counts, root.inputs, g.out_bytes[family.start:family.stop],
                                 np.maximum(flop, 0.0), self.place[family.start:family.stop]))
         self._kept = family.stop
@@ -143,3 +157,9 @@ class Draft:
         outputs = tuple(self._new_index[f] for f in g.outputs)
         return Placed(TaskGraph(tuple(self._families), in_ptr, cat["inputs"], cat["out_bytes"], cat["flop"], home,
                                 outputs), cat["worker"])
+
+
+def _any_order(family: Family) -> bool:
+    """Whether a reduction is exact, so that its partials need not keep to the fixed tree."""
+    (name, *_), finish = family.kernel.params
+    return any_order(name, finish[1] if isinstance(finish, tuple) else None)

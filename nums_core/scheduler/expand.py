@@ -2,7 +2,7 @@
 
 `grow` handles all output blocks of a reduction with n partials at once: row r of `ids` holds the partials of output r.
 A range of the halving tree (`ops.tree`) whose leaves lie on one worker becomes one task; a range that spans workers
-becomes a task of two inputs, so each such range moves one partial. Where the partials of one worker weigh more than
+becomes a task of two inputs, run where the fewest partials cross (`places`). Where the partials of one worker weigh more than
 `TASK_BYTES` together their range is cut further, so that in depth-first order only O(log n) of them are alive.
 
 `grow_local` gives up the fixed tree: it drains each worker, then each node, then combines over nodes, which moves k - 1
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nums_core.ops import tree
+from nums_core.scheduler.places import Places
 
 # One task reads at most this much of a reduction's partial results, unless they are only two.
 TASK_BYTES = 4 * 2**20
@@ -51,7 +52,8 @@ def chunk_depths(n: int, most: int) -> list[int]:
     return list(range(deepest, 0, -max(1, most.bit_length() - 1)))
 
 
-def grow(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int, most: int) -> Trees:
+def grow(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int, most: int,
+         forced: bool = False) -> Trees:
     """Halving trees over the rows of `ids`.
 
     Parameters
@@ -65,10 +67,29 @@ def grow(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int,
         Id of the first inner task.
     most : int
         Inputs of a task whose inputs lie on one worker.
+    forced : bool
+        The roots will run at `target`, so that what lies on one other worker is combined there first.
     """
     if ids.shape[1] == 1 or (workers == workers[:, :1]).all():
-        return _grow_together(ids, workers[:, 0], next_id, most)
-    return _grow_apart(ids, workers, target, next_id, most)
+        trees = _grow_together(ids, workers[:, 0], next_id, most)
+        alone = np.full(len(ids), ids.shape[1] > 1)
+    else:
+        trees, alone = _grow_apart(ids, workers, target, next_id, most)
+    sent = alone & (trees.root.workers != target)
+    return _combined_first(trees, sent, next_id) if forced and sent.any() else trees
+
+
+def _combined_first(trees: Trees, sent: np.ndarray, next_id: int) -> Trees:
+    """Roots `sent` elsewhere read one combined partial instead of all that their own worker has."""
+    root = trees.root
+    next_id += sum(len(level.counts) for level in trees.inner)
+    of_sent = np.repeat(sent, root.counts)
+    inner = Level(root.inputs[of_sent], root.counts[sent], root.rows[sent], root.workers[sent])
+    counts = np.where(sent, 1, root.counts)
+    inputs = np.empty(counts.sum(), np.int64)
+    single = np.repeat(sent, counts)
+    inputs[single], inputs[~single] = next_id + np.arange(int(sent.sum())), root.inputs[~of_sent]
+    return Trees([*trees.inner, inner], Level(inputs, counts, root.rows, root.workers))
 
 
 def _grow_together(ids: np.ndarray, worker: np.ndarray, next_id: int, most: int) -> Trees:
@@ -104,8 +125,9 @@ def _together_level(values: np.ndarray, n: int, depth: int, deeper: int, next_id
     return new, Level(inputs, np.tile(sizes[made], rows), row_of, worker[row_of])
 
 
-def _grow_apart(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int, most: int) -> Trees:
-    """Partials of an output on several workers: the trees differ from row to row.
+def _grow_apart(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int,
+                most: int) -> tuple[Trees, np.ndarray]:
+    """Partials of an output on several workers: the trees differ from row to row. Also: which roots' inputs are together.
 
     Every array below has one column for each range at its depth. `one[d]` is the worker that holds all of a range, or
     -1; `place[d]` the worker of its value; `value[d]` the block that is its value, where it is a task or a leaf.
@@ -136,29 +158,22 @@ def _grow_apart(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_i
         _forget(value, depth, chunks)
     made = np.ones((rows, 1), bool)
     root = _level(_inputs(ids, value, one, made, 0, deepest, chunks), place[0])
-    return Trees(inner, _in_row_order(root))
+    return Trees(inner, _in_row_order(root)), (place[1] == place[0]).all(axis=1)
 
 
 def _bottom_up(workers: np.ndarray, target: np.ndarray, deepest: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     edges = tree.bounds(workers.shape[1], deepest)
     left, right = workers[:, edges[:-1]], workers[:, edges[1:] - 1]
-    one, place = [_agree(left, right)], [_prefer(left, right, target, deepest)]
+    one, places = [_agree(left, right)], Places(workers, target)
+    places.leaves(left, right, deepest)
     for depth in range(deepest - 1, -1, -1):
         one.append(_agree(one[-1][:, 0::2], one[-1][:, 1::2]))
-        place.append(_prefer(place[-1][:, 0::2], place[-1][:, 1::2], target, depth))
-    return one[::-1], place[::-1]
+        places.halves(depth)
+    return one[::-1], places.top_down()
 
 
 def _agree(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.where(left == right, left, -1)
-
-
-def _prefer(left: np.ndarray, right: np.ndarray, target: np.ndarray, depth: int) -> np.ndarray:
-    """The child that is where the result is wanted; else left and right take turns from output to output, which spreads
-    the load of reductions with many outputs."""
-    wanted = target[:, None]
-    turn = (np.arange(len(target)) >> depth & 1).astype(bool)[:, None]
-    return np.where(left == wanted, left, np.where((right == wanted) | turn, right, left))
 
 
 def _is_task(one: list[np.ndarray], depth: int, n: int, chunks: list[int]) -> np.ndarray:
@@ -232,10 +247,10 @@ def _forget(value: dict[int, np.ndarray], depth: int, chunks: list[int]) -> None
 
 
 def grow_local(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int, most: int,
-               node_of: np.ndarray) -> Trees:
+               node_of: np.ndarray, forced: bool = False) -> Trees:
     """Drain each worker, then each node, then combine over nodes: k - 1 partials move, whatever lies where."""
     if ids.shape[1] == 1 or (workers == workers[:, :1]).all():
-        return _grow_together(ids, workers[:, 0], next_id, most)
+        return grow(ids, workers, target, next_id, most, forced)
     rows, n = ids.shape
     block, worker, row = ids.reshape(-1), workers.reshape(-1), np.repeat(np.arange(rows), n)
     inner: list[Level] = []
@@ -243,7 +258,7 @@ def grow_local(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id
         block, worker, row, made = _drain(block, worker, row, place_of, target, next_id, most)
         inner += made
         next_id += sum(len(level.counts) for level in made)
-    made, root = cut(block, worker, np.bincount(row, minlength=rows), target, next_id, most)
+    made, root = cut(block, worker, np.bincount(row, minlength=rows), target, next_id, most, forced=forced)
     return Trees(inner + made, root)
 
 
@@ -271,19 +286,19 @@ def _drain(block: np.ndarray, worker: np.ndarray, row: np.ndarray, place_of: np.
 
 
 def cut(block: np.ndarray, worker: np.ndarray, counts: np.ndarray, target: np.ndarray, next_id: int, most: int,
-        node_of: np.ndarray | None = None) -> Trees:
+        node_of: np.ndarray | None = None, forced: bool = False) -> Trees:
     """Trees over consecutive groups of partials of any sizes: `grow` (or, given `node_of`, `grow_local`) a size."""
     rows = len(counts)
     n = len(block) // max(rows, 1)
     if (counts == n).all():
-        return _grow(block.reshape(rows, n), worker.reshape(rows, n), target, next_id, most, node_of)
+        return _grow(block.reshape(rows, n), worker.reshape(rows, n), target, next_id, most, node_of, forced)
     inner: list[Level] = []
     tops: list[Level] = []
     starts = np.cumsum(counts) - counts
     for size in np.flatnonzero(np.bincount(counts)):
         groups = np.flatnonzero(counts == size)
         members = starts[groups][:, None] + np.arange(size)
-        grown = _grow(block[members], worker[members], target[groups], next_id, most, node_of)
+        grown = _grow(block[members], worker[members], target[groups], next_id, most, node_of, forced)
         levels = [level._replace(rows=groups[level.rows]) for level in (*grown.inner, grown.root)]
         inner += levels[:-1]
         tops.append(levels[-1])
@@ -292,7 +307,7 @@ def cut(block: np.ndarray, worker: np.ndarray, counts: np.ndarray, target: np.nd
 
 
 def _grow(ids: np.ndarray, workers: np.ndarray, target: np.ndarray, next_id: int, most: int,
-          node_of: np.ndarray | None) -> Trees:
+          node_of: np.ndarray | None, forced: bool) -> Trees:
     if node_of is None:
-        return grow(ids, workers, target, next_id, most)
-    return grow_local(ids, workers, target, next_id, most, node_of)
+        return grow(ids, workers, target, next_id, most, forced)
+    return grow_local(ids, workers, target, next_id, most, node_of, forced)

@@ -49,12 +49,35 @@ def factorise(grid: tuple[int, ...], n: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _runs(g: int, workers: int) -> np.ndarray:
+def runs(g: int, workers: int) -> np.ndarray:
     """Coordinate of each of `g` blocks in contiguous runs over `workers`."""
-    if workers <= g and workers & (workers - 1) == 0:
-        edges = tree.bounds(g, workers.bit_length() - 1)
-        return np.repeat(np.arange(workers), np.diff(edges))
-    return np.arange(g) * workers // max(g, 1)
+    if workers > g:
+        return np.arange(g) * workers // max(g, 1)
+    if workers & (workers - 1) == 0:
+        return np.repeat(np.arange(workers), np.diff(tree.bounds(g, workers.bit_length() - 1)))
+    return np.repeat(np.arange(workers), np.diff(_balanced_edges(g, workers)))
+
+
+@lru_cache(maxsize=4096)
+def _balanced_edges(g: int, workers: int) -> np.ndarray:
+    """Borders of runs of at most ceil(g / workers) blocks, at the coarsest borders of the reduction tree that allow it:
+    where blocks cannot be dealt evenly, what is left over serves to let fewer ranges of the tree span workers."""
+    most = -(-g // workers)
+    edges = [0]
+    for k in range(workers - 1, 0, -1):  # runs still to come after this border
+        low, high = max(edges[-1] + 1, g - k * most), min(edges[-1] + most, g - k)
+        edges.append(_coarsest_border(g, low, high))
+    return np.array([*edges, g])
+
+
+def _coarsest_border(g: int, low: int, high: int) -> int:
+    """The border in low .. high that halving the range 0 .. g meets first."""
+    begin, end = 0, g
+    while True:
+        middle = begin + (end - begin) // 2
+        if low <= middle <= high:
+            return middle
+        begin, end = (middle, end) if middle < low else (begin, middle)
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:
@@ -108,7 +131,7 @@ class Layout:
         n = self.cluster.n_workers
         if self.kind == "cyclic":
             return self._node_first()[np.arange(count) % n]
-        return _runs(count, n).astype(np.int32)
+        return runs(count, n).astype(np.int32)
 
     def _node_first(self) -> np.ndarray:
         """Workers sorted by (position in the node, node): neighbours in this list lie on different nodes."""
@@ -124,12 +147,12 @@ class Layout:
         """Runs along each axis; see `Departs (3)`."""
         n_nodes, n = self.cluster.n_nodes, self.cluster.n_workers
         if self.worker_grid is not None or n_nodes * self.cluster.workers_per_node != n:
-            parts = [_runs(g, w) * s for g, w, s in zip(grid, shape, _strides(shape))]
+            parts = [runs(g, w) * s for g, w, s in zip(grid, shape, _strides(shape))]
             return _outer_sum(parts, grid).astype(np.int32)
         nodes, local = _nested(grid, n_nodes, n // n_nodes)
         parts = []
         for g, a, b, s, t in zip(grid, nodes, local, _strides(nodes), _strides(local), strict=True):
-            run = _runs(g, a * b)
+            run = runs(g, a * b)
             parts.append(run // b * s * (n // n_nodes) + run % b * t)
         return _outer_sum(parts, grid).astype(np.int32)
 

@@ -16,6 +16,7 @@ costs O(operands), whatever the number of workers.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -70,9 +71,12 @@ class State:
                 out.append((b, src, size, size * self.lam if self.node[src] == self.node[d] else size))
         return out
 
-    def simulate(self, blocks: list[int], size: float, d: int) -> tuple[float, ...]:
-        """(F, bytes moved, load of d, d) if a task on `blocks` ran on `d`; less is better. F alone with
-        `ties="first"`, where the first option found wins, as in the source."""
+    def price(self, src: int, dst: int) -> float:
+        """Of a byte from `src` to `dst`."""
+        return self.lam if self.node[src] == self.node[dst] else 1.0
+
+    def after(self, blocks: list[int], size: float, d: int) -> tuple[float, float, float, float]:
+        """Largest load of each kind (memory, in, out) if a task on `blocks` ran on `d`, and the bytes it would move."""
         mem, into, moved = self.mem[d] + size, self.into[d], 0.0
         out = self.top[2]
         sent: dict[int, float] = {}
@@ -82,7 +86,13 @@ class State:
             moved += n_bytes
             sent[src] = sent.get(src, self.out[src]) + cost
             out = max(out, sent[src])
-        F = max(self.top[0], mem) + max(self.top[1], into) + out  # noqa: N806
+        return max(self.top[0], mem), max(self.top[1], into), out, moved
+
+    def simulate(self, blocks: list[int], size: float, d: int) -> tuple[float, ...]:
+        """(F, bytes moved, load of d, d) if a task on `blocks` ran on `d`; less is better. F alone with
+        `ties="first"`, where the first option found wins, as in the source."""
+        mem, into, out, moved = self.after(blocks, size, d)
+        F = mem + into + out  # noqa: N806
         return (F,) if self.ties == "first" else (F, moved, self.mem[d], d)
 
     def commit(self, blocks: list[int], block: int, size: float, d: int) -> None:
@@ -91,10 +101,26 @@ class State:
             self.into[d] += cost
             self.mem[d] += n_bytes
             self.moved += n_bytes
-            self.where[b].append(d)
+            self.where[b] = [*self.where[b], d]  # anew: forks share the lists
             self.top[2] = max(self.top[2], self.out[src])
         self.top[1] = max(self.top[1], self.into[d])
         self.make(block, size, d)
+
+    def send(self, src: int, dst: int, size: float) -> None:
+        """A block that nobody else will ask for goes from `src` to `dst`."""
+        cost = size * self.price(src, dst)
+        self.out[src] += cost
+        self.into[dst] += cost
+        self.mem[dst] += size
+        self.moved += size
+        self.top = [max(self.top[0], self.mem[dst]), max(self.top[1], self.into[dst]), max(self.top[2], self.out[src])]
+
+    def fork(self) -> State:
+        """A state of its own that is equal to this one."""
+        twin = copy.copy(self)
+        twin.mem, twin.into, twin.out, twin.top = self.mem[:], self.into[:], self.out[:], self.top[:]
+        twin.where = self.where.copy()
+        return twin
 
     def loads(self) -> Loads:
         return Loads(np.array(self.mem), np.array(self.into), np.array(self.out), self.moved)

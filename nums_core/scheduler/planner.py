@@ -38,7 +38,8 @@ def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", 
         Reductions not yet cut. Tasks of one family must not read each other.
     cluster : Cluster
     policy : str
-        "portfolio" (the best of all), "lshs", "owner", "a-stationary", "b-stationary", "largest" or "layout".
+        "portfolio" (the best of all), "lshs", "beam", "owner", "2.5d", "a-stationary", "b-stationary", "largest" or
+        "layout".
     layout : "packed" or "cyclic"
         Where output blocks, and leaves without a home, lie.
     reduction_order : "fixed" or "local"

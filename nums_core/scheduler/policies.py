@@ -15,6 +15,7 @@ import numpy as np
 
 from nums_core.ops.taskgraph import LEAF, REDUCE, Family, TaskGraph
 from nums_core.runtime.cluster import Cluster
+from nums_core.scheduler import layers
 from nums_core.scheduler.draft import Draft
 from nums_core.scheduler.layout import Layout
 
@@ -70,6 +71,14 @@ class Problem:
         flags[0, g.family_of[g.in_idx[by_reduce]]] = True
         flags[1, g.family_of[g.in_idx[~by_reduce]]] = True
         return flags[0] & ~flags[1]
+
+    @cached_property
+    def layered(self) -> dict[int, np.ndarray]:
+        """Workers of the products, by family, that several layers of workers make with fewer bytes (`layers`)."""
+        workers = self.cluster.workers
+        data = float(self.graph.out_bytes[self.graph.is_leaf].sum()) / max(len(workers), 1)
+        free = min((w.memory_bytes for w in workers), default=0) - data
+        return layers.layered(self.graph, self.owner, len(workers), free, self.reduction_order == "fixed")
 
 
 @dataclass(frozen=True)
@@ -166,8 +175,14 @@ def layout_rules(problem: Problem, draft: Draft, ops: Operands) -> np.ndarray:
     return np.where(ops.apart, problem.layout.workers(ops.family.grid), ops.first)
 
 
+def layered_products(problem: Problem, draft: Draft, ops: Operands) -> np.ndarray:
+    """Products in layers where that spares bytes, anything else at its owner."""
+    made = problem.layered.get(ops.f)
+    return owner_computes(problem, draft, ops) if made is None else made
+
+
 RULES: dict[str, Rule] = {
-    "owner": owner_computes, "a-stationary": a_stationary, "b-stationary": b_stationary,
+    "owner": owner_computes, "2.5d": layered_products, "a-stationary": a_stationary, "b-stationary": b_stationary,
     "largest": largest_stationary, "layout": layout_rules,
 }
 

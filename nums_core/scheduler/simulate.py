@@ -17,6 +17,8 @@ from nums_core.scheduler.moves import Moves, Router, crossings
 
 # Graphs up to this many tasks are replayed event by event when planned.
 REPLAY_TASKS = 2000
+# Kernels that touch no memory: their blocks are parts of their operands.
+VIEWS = frozenset({"pick", "scatter.slice"})
 
 
 def task_seconds(graph: TaskGraph, worker: np.ndarray, cluster: Cluster) -> np.ndarray:
@@ -31,6 +33,9 @@ def task_seconds(graph: TaskGraph, worker: np.ndarray, cluster: Cluster) -> np.n
         byte_rate = np.array([w.memory_bytes_per_s for w in cluster.workers])[worker]
         seconds = np.maximum(graph.flop / flop_rate, touched / byte_rate)
     seconds[graph.is_leaf] = 0.0
+    for f in graph.families:
+        if f.kernel.name in VIEWS:
+            seconds[f.start:f.stop] = 0.0
     return seconds
 
 

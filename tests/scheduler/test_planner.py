@@ -151,7 +151,7 @@ from nums_core.scheduler import make_plan
 from tests.scheduler.graphs import gemm, random_graph
 h = hashlib.sha256()
 for seed, graph in enumerate([gemm(4), gemm(3, 5), *[random_graph(s, 6) for s in range(20)]]):
-    for policy in "portfolio", "lshs":
+    for policy in "portfolio", "lshs", "beam", "2.5d":
         plan = make_plan(graph, Cluster.regular(3, 2), seed=seed, policy=policy)
         for a in (plan.worker, plan.order, plan.move_block, plan.move_src, plan.move_dst):
             h.update(a.tobytes())

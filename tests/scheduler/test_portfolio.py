@@ -3,6 +3,7 @@
 import pytest
 
 from nums_core.runtime.cluster import Cluster
+from nums_core.scheduler import portfolio
 from nums_core.scheduler.layout import Layout
 from nums_core.scheduler.lshs import search
 from nums_core.scheduler.policies import Problem
@@ -24,7 +25,12 @@ def test_never_worse_than_lshs(graph, shape):
 
 def test_all_members_are_scored():
     _, scores = choose(Problem(gemm(4), Layout(Cluster.regular(4))))
-    assert set(scores) == {*POLICIES, "lshs-2"} - {"portfolio"}
+    assert set(scores) == {*POLICIES, *(f"lshs-{k}" for k in range(2, 5))} - {"portfolio", "2.5d"}
+
+
+def test_seeds_become_fewer_as_graphs_grow():
+    seeds = [portfolio._seeds(n) for n in (1, 120, 121, 600, 601, 10**6)]
+    assert seeds == sorted(seeds, reverse=True) == [4, 4, 2, 2, 1, 1]
 
 
 def test_twins_share_a_score():

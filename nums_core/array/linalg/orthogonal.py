@@ -117,6 +117,22 @@ def is_tall(x: Expr) -> bool:
     return m >= 2 * n and n > 0 and n * n * x.dtype.itemsize <= 4 * ROW_BLOCK_BYTES
 
 
+def _r_of_rows(x: Expr) -> Expr:
+    """R of a tall matrix in row blocks, up to signs: of every block, then by twos. Only R factors travel."""
+    m, n = x.shape
+    count = len(x.chunks[0])
+    factors = blocks("tsqr_r", [x], ("same",), (count,), x.dtype, (_ones(count),), elements=float(n * n),
+                     flop=3.0 * max(x.chunks[0]) * n * n)
+    return build.custom("linalg.r_of_rows", [factors], (), (min(m, n), n), x.dtype, ((min(m, n),), (n,)))
+
+
+def _tall_r(x: Expr) -> Expr:
+    """R as Householder QR gives it, where no Q is wanted."""
+    n = x.shape[1]
+    top = build.single_block(build.gather(x, (0, 0), (1, 1), ((n,), (n,))))
+    return blocks("tsqr_signed_r", [_r_of_rows(x), top], ("one", "one"), (n, n), x.dtype, ((n,), (n,)), flop=2.0 * n ** 3)
+
+
 def _tall_qr(x: Expr) -> tuple[Expr, Expr]:
     n = x.shape[1]
     tree = _Tree(x, "tsqr_leaf", "tsqr_group")
@@ -138,8 +154,7 @@ def _tall_svd(x: Expr, coerce_signs: bool) -> tuple[Expr, Expr, Expr]:
 
 def _tall_svdvals(x: Expr) -> Expr:
     n = x.shape[1]
-    tree = _Tree(x, "tsqr_leaf", "tsqr_group")
-    return blocks("tsqr_root_svdvals", [tree.root], ("one",), (n,), real(x.dtype), ((n,),), flop=10.0 * n ** 3)
+    return blocks("tsqr_root_svdvals", [_r_of_rows(x)], ("one",), (n,), real(x.dtype), ((n,),), flop=10.0 * n ** 3)
 
 
 # -- QR ---------------------------------------------------------------------------------------------------------------
@@ -175,6 +190,8 @@ def qr(a: Any, mode: str = "reduced") -> Any:
     x = matrices(a)
     if x.ndim > 2 or is_small(x) or mode in ("complete", "raw"):
         return _whole_qr(x, mode)
+    if is_tall(x) and mode == "r":
+        return Array(_tall_r(row_blocks(x)))
     if is_tall(x):
         q, r = _tall_qr(row_blocks(x))
     else:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nums_core.expr.grid import block_elements, offsets
-from nums_core.expr.lower import Lowering, Rule
+from nums_core.expr.lower import Lowering, Rule, combine
 from nums_core.expr.node import Expr
 from nums_core.ops.taskgraph import Kernel, ListArgs
 
@@ -41,6 +41,12 @@ def _blocks(low: Lowering, node: Expr) -> np.ndarray:
         return low.add(node, Kernel(kernel, params), node.grid, ids[0], counts=counts, **common)
     columns = np.stack([x[at[how]] for x, how in zip(ids, reads, strict=True)], axis=1)
     return low.add(node, Kernel(kernel, params), node.grid, columns, **common)
+
+
+def _r_of_rows(low: Lowering, node: Expr) -> np.ndarray:
+    """One R from those of the row blocks: a reduction, so that k - 1 of them cross between k workers."""
+    factors = low.of(node.args[0]).reshape(-1)
+    return combine(low, node, factors, (0,), ("qr", (0,), ()), ((), None), "qr.tree")
 
 
 # -- blocked factorizations -------------------------------------------------------------------------------------------
@@ -130,6 +136,7 @@ def _lu_lower(low: Lowering, node: Expr) -> np.ndarray:
 
 LOWER: dict[str, Rule] = {
     "blocks": _blocks,
+    "r_of_rows": _r_of_rows,
     "right_looking": _right_looking,
     "q_of_panels": _q_of_panels,
     "substitute": _substitute,

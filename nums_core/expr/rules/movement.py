@@ -4,6 +4,7 @@
     gather(gather(x))     -> gather(x)
     gather(axes(x))       -> axes(gather(x))
     gather(ewise(x, ..))  -> ewise(gather(x), ..)        where it reaches only part, or reaches leaves
+    gather(ewise(x, ..))  -> ewise(gather(x), ..)        where nobody else reads it and its operands are much smaller
     gather(full)          -> full of the new shape
     axes(axes(x))         -> axes(x)
 """
@@ -14,6 +15,8 @@ import math
 
 from nums_core.expr.build import axes, gather
 from nums_core.expr.node import Expr, Region, make
+
+_GROWS = 4  # how much larger than its operands a result is that is made anew rather than re-blocked
 
 
 def into_leaf(node: Expr) -> Expr | None:
@@ -84,6 +87,18 @@ def through_ewise(node: Expr) -> Expr | None:
     return make("ewise", args, x.params, node.shape, node.dtype, node.chunks, x.line)
 
 
+def through_outer(node: Expr) -> Expr | None:
+    """Re-block the small operands of an elementwise operation, not its much larger result: an outer product."""
+    x = node.args[0]
+    if x.op != "ewise":
+        return None
+    operands = sum(math.prod((a.args[0] if a.op == "axes" else a).shape) for a in x.args)
+    if not _GROWS * operands <= math.prod(x.shape):
+        return None
+    args = [sliced_like(a, x, node) for a in x.args]
+    return make("ewise", args, x.params, node.shape, node.dtype, node.chunks, x.line)
+
+
 def _over_sources(x: Expr, depth: int = 4) -> bool:
     if x.op == "leaf":
         return x.params[0].kind == "array"
@@ -121,4 +136,4 @@ def merge_axes(node: Expr) -> Expr | None:
 
 RULES = [("gather", into_leaf), ("gather", into_fill), ("gather", merge), ("gather", through_axes),
          ("gather", through_ewise), ("axes", merge_axes)]
-ALONE = [("gather", into_leaf_alone)]
+ALONE = [("gather", into_leaf_alone), ("gather", through_outer)]

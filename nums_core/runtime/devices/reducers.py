@@ -196,8 +196,19 @@ class UserReducer(Reducer):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=self.axes[0])
 
 
+class RFactor(Reducer):
+    """R of the QR factorization of rows, from the R factors of parts of them."""
+
+    flat = tiled = False
+
+    def combine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        r: Any = np.linalg.qr(np.concatenate([a, b]), "r")
+        return np.asarray(r)
+
+
 REDUCERS: dict[str, Callable[[tuple[int, ...], dict[str, Any]], Reducer]] = {
     "sum": functools.partial(UfuncReducer, np.add),
+    "qr": RFactor,
     "prod": functools.partial(UfuncReducer, np.multiply),
     "max": functools.partial(Order, np.maximum),
     "min": functools.partial(Order, np.minimum),

@@ -84,6 +84,11 @@ def _leaf() -> Run:
     return lambda args, blocks, out=None: factor(blocks[0])
 
 
+def _r() -> Run:
+    """R of one row block, where no Q is wanted."""
+    return lambda args, blocks, out=None: factor(blocks[0]).r
+
+
 def _q() -> Run:
     """Rows of Q: Q_i S_i. Operands: X_i, its Leaf, the S of the leaf's group and the group's own Q; `args` are the
     leaf's rows in the group."""
@@ -106,7 +111,7 @@ def _q() -> Run:
 def _group() -> Run:
     """QR of several R factors on top of one another: (R, Q)."""
     def run(args: Any, blocks: list[Any], out: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        q, r = np.linalg.qr(np.concatenate([b[0] for b in blocks]))
+        q, r = np.linalg.qr(np.concatenate([b[0] if isinstance(b, tuple) else b for b in blocks]))
         return r, q
     return run
 
@@ -123,6 +128,18 @@ def _root_qr() -> Run:
         (r, _), top = blocks
         sign = householder_signs(top, r)
         return np.diag(sign), np.triu(sign[:, None] * r)
+    return run
+
+
+def _signed_r() -> Run:
+    """R with the signs of Householder QR. Operands: R, the first n rows of X."""
+    def run(args: Any, blocks: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        r, top = blocks
+        signed = np.triu(householder_signs(top, r)[:, None] * r)
+        if out is None:
+            return signed
+        out[...] = signed
+        return out
     return run
 
 
@@ -160,7 +177,7 @@ def _root_svd(coerce_signs: bool) -> Run:
 
 def _root_svdvals() -> Run:
     def run(args: Any, blocks: list[Any], out: np.ndarray | None = None) -> np.ndarray:
-        s = np.linalg.svd(blocks[0][0], compute_uv=False)
+        s = np.linalg.svd(blocks[0], compute_uv=False)
         if out is None:
             return s
         out[...] = s
@@ -209,6 +226,8 @@ def _lstsq_root(rcond: float) -> Run:
 
 TSQR: dict[str, Callable[..., Run]] = {
     "tsqr_leaf": _leaf,
+    "tsqr_r": _r,
+    "tsqr_signed_r": _signed_r,
     "tsqr_group": _group,
     "tsqr_down": _down,
     "tsqr_root_qr": _root_qr,
