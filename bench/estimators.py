@@ -120,7 +120,7 @@ class Fit:
 
     def __call__(self) -> tuple[Any, ...]:
         model = self.case.make(self.module).fit(self.x, self.y)
-        self.iterations = int(numpy.max(getattr(model, "n_iter_", 0)))
+        self.iterations = int(numpy.max(n)) if (n := getattr(model, "n_iter_", None)) is not None else 0
         return tuple(getattr(model, a) for a in self.case.attributes)
 
     def tasks(self) -> int:

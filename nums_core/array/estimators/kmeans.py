@@ -51,7 +51,7 @@ class KMeans(Estimator):
 
     Notes
     -----
-    A pass is 4 n k d flop (2 n k d beyond 64 clusters) and moves k d numbers a block. "k-means||" takes six passes with
+    A pass is 2 n k d flop and moves k d numbers a block. "k-means||" takes six passes with
     2 k new centers each and one with all of them, "k-means++" k passes.
 
     References

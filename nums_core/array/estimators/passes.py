@@ -16,7 +16,7 @@ import nums_core.array as nc
 from nums_core.expr import build
 from nums_core.expr.opaque import keywords
 
-TILE_BYTES = 2**20
+TILE_BYTES = 2 * 2**20  # long beside handing over the interpreter, short beside the caches
 Shapes = Sequence[tuple[int, ...]]
 Kernel = Callable[..., Any]
 
