@@ -10,8 +10,9 @@ by block from (seed, position), so that every library has the same data and no d
     xty         X^T Y                          partial results of 256 x 256
     tsqr        Q, R of X
     gemm        A B                            square, cut into a square grid
-    mttkrp      X_ijk B_jr C_kr -> M_ir        a cube cut along all axes; B and C cut along j and k
+    mttkrp      X_ijk B_jr C_kr -> M_ir        a cube cut along all axes alike; B and C cut along j and k
     tensordot   X_ijk Y_jkr -> Z_ir            the double contraction, cut the same way
+    *-jk                                       both with the cube cut along j and k only: the axes that are summed
 
 Sizes are ours: the paper's are not known to us. `n_bytes` is the size of the largest input.
 """
@@ -121,19 +122,46 @@ def _square(n_bytes: float, blocks: int) -> tuple[Cut, ...]:
     return (Cut((n, n), (g, g)),) * 2
 
 
-def _cube(n_bytes: float, blocks: int) -> tuple[int, tuple[int, ...]]:
-    grid = factorise((2**20,) * 3, blocks)
-    return max(grid) * max(1, round((n_bytes / ITEM) ** (1 / 3) / max(grid))), grid
+def _cube(n_bytes: float, grid: tuple[int, int, int]) -> tuple[int, ...]:
+    n = max(grid) * max(1, round((n_bytes / ITEM) ** (1 / 3) / max(grid)))
+    return n, n, n
 
 
-def _mttkrp(n_bytes: float, blocks: int) -> tuple[Cut, ...]:
-    n, grid = _cube(n_bytes, blocks)
-    return (Cut((n, n, n), grid), Cut((n, RANK), (grid[1], 1)), Cut((n, RANK), (grid[2], 1)))
+def _even(blocks: int) -> tuple[int, ...]:
+    """A grid of so many blocks, cut along all axes alike."""
+    return factorise((2**20,) * 3, blocks)
 
 
-def _tensordot(n_bytes: float, blocks: int) -> tuple[Cut, ...]:
-    n, grid = _cube(n_bytes, blocks)
-    return (Cut((n, n, n), grid), Cut((n, n, RANK), (*grid[1:], 1)))
+def _summed(blocks: int) -> tuple[int, ...]:
+    """A grid of so many blocks, cut along the axes that are summed."""
+    return (1, *factorise((2**20,) * 2, blocks))
+
+
+Grid = Callable[[int], tuple[int, ...]]
+
+
+def _mttkrp(grid_of: Grid) -> Inputs:
+    def inputs(n_bytes: float, blocks: int) -> tuple[Cut, ...]:
+        grid = grid_of(blocks)
+        n, *_ = shape = _cube(n_bytes, grid)
+        return (Cut(shape, grid), Cut((n, RANK), (grid[1], 1)), Cut((n, RANK), (grid[2], 1)))
+    return inputs
+
+
+def _tensordot(grid_of: Grid) -> Inputs:
+    def inputs(n_bytes: float, blocks: int) -> tuple[Cut, ...]:
+        grid = grid_of(blocks)
+        n, *_ = shape = _cube(n_bytes, grid)
+        return (Cut(shape, grid), Cut((n, n, RANK), (*grid[1:], 1)))
+    return inputs
+
+
+def mttkrp(np, x, b, c):
+    return (np.einsum("ijk,jr,kr->ir", x, b, c, optimize=True),)
+
+
+def tensordot(np, x, y):
+    return (np.tensordot(x, y, axes=((1, 2), (0, 1))),)
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -144,6 +172,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "xty": Experiment(_tall(2), lambda np, x, y: (x.T @ y,)),
     "tsqr": Experiment(_tall(1), lambda np, x: tuple(np.linalg.qr(x))),
     "gemm": Experiment(_square, lambda np, a, b: (a @ b,)),
-    "mttkrp": Experiment(_mttkrp, lambda np, x, b, c: (np.einsum("ijk,jr,kr->ir", x, b, c, optimize=True),)),
-    "tensordot": Experiment(_tensordot, lambda np, x, y: (np.tensordot(x, y, axes=((1, 2), (0, 1))),)),
+    "mttkrp": Experiment(_mttkrp(_even), mttkrp),
+    "mttkrp-jk": Experiment(_mttkrp(_summed), mttkrp),
+    "tensordot": Experiment(_tensordot(_even), tensordot),
+    "tensordot-jk": Experiment(_tensordot(_summed), tensordot),
 }

@@ -70,10 +70,11 @@ def mttkrp_by_hand(lib: Any, x: Any, b: Any, c: Any) -> tuple[Any, ...]:
 
 
 # For each experiment: our program, and the ways to write it for Dask.
+MTTKRP = (_left_there("mttkrp"), {"einsum": _left_there("mttkrp"), "by hand": mttkrp_by_hand})
+TENSORDOT = (_left_there("tensordot"), {"": _left_there("tensordot")})
 PROGRAMS: dict[str, tuple[Program, dict[str, Program]]] = {
     "newton": (newton, {"": newton}),
-    "mttkrp": (_left_there("mttkrp"), {"einsum": _left_there("mttkrp"), "by hand": mttkrp_by_hand}),
-    "tensordot": (_left_there("tensordot"), {"": _left_there("tensordot")}),
+    "mttkrp": MTTKRP, "mttkrp-jk": MTTKRP, "tensordot": TENSORDOT, "tensordot-jk": TENSORDOT,
 }
 
 
