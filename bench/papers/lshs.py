@@ -46,6 +46,8 @@ def on_ray(options: argparse.Namespace) -> bool:
                     samples = take_turns(arms, name, options.mib * 2.0**20, blocks, stores, options.repeat)
                     print(f"\n{name}, {nodes} nodes, {options.mib} MiB in {blocks} blocks", flush=True)
                     good &= tell(samples)
+                    if "ray" in samples:
+                        print(f"  {models(samples['ray'][0])}", flush=True)
                     results[f"{name} {nodes} {blocks}"] = {arm: record(of_arm) for arm, of_arm in samples.items()}
                     if options.pictures:
                         draw(arms, name, options.mib * 2.0**20, blocks, stores, f"{name}-{nodes}-{blocks}")
@@ -76,6 +78,15 @@ def tell(samples: dict[str, list[Sample]]) -> bool:
             print(f"  {ratio}", flush=True)
     print(f"  results agree, bytes as planned: {good}", flush=True)
     return good
+
+
+def models(sample: Sample) -> str:
+    """What Ray moved, beside the two models of placement without a plan that `--simulate` uses."""
+    from bench.papers.simulated import UNPLANNED, unplanned
+
+    moved = {kind: sum(unplanned(run.plan, kind).bytes_moved for run in sample.runs) for kind in UNPLANNED}
+    return (f"Ray moved {format_bytes(sample.moved)}; by the models, tasks dealt at random move "
+            f"{format_bytes(moved['dealt'])}, at their nearest {format_bytes(moved['nearest'])}")
 
 
 def line(of_arm: list[Sample]) -> str:

@@ -9,6 +9,7 @@ on its node began.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ def starts(plan: Plan, spans: list[Any]) -> dict[int, float]:
     for w in range(plan.cluster.n_workers):
         mine = iter(order[plan.worker[order] == w].tolist())
         for _, _, _, start, _, n_tasks in sorted((s for s in spans if s[1] == w), key=lambda s: s[3]):
-            out.update((t, start) for t, _ in zip(mine, range(n_tasks), strict=False))
+            out.update((t, start) for t in itertools.islice(mine, n_tasks))
     return out
 
 

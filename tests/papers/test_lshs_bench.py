@@ -194,7 +194,7 @@ def test_stores_are_watched(ray_executor):
     from bench.papers.store_watch import Stores, StoreWatch
 
     stores = Stores(ray_executor.node_ids[:1])
-    before = stores.used()
+    before = stores.settled()  # earlier tests' blocks are gone
     with StoreWatch(stores, period_s=0.01) as watch:
         ref = ray.put(numpy.zeros(2**21))
     assert watch.peak_bytes[0] - before[0] >= 2**24
@@ -207,7 +207,7 @@ def test_rivals_agree_and_are_counted():
     from bench.papers import rivals
 
     options = SimpleNamespace(mib=1, repeat=1)
-    with (distributed.LocalCluster(2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
           distributed.Client(cluster) as client):
         sides = {"nums": rivals.Nums(), "dask": rivals.Dask(client)}
         for name in rivals.PROGRAMS:
