@@ -1,0 +1,1 @@
+"""Experiments of papers whose methods are implemented here, done again at the size of this machine."""
