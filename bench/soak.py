@@ -100,7 +100,8 @@ class Sampler:
     """Resident bytes of this process and all below it, once a second."""
 
     def __init__(self) -> None:
-        self.samples: dict[tuple[int, str], list[tuple[float, int]]] = {}
+        self.samples: dict[int, list[tuple[float, int]]] = {}
+        self.names: dict[int, str] = {}
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._loop, daemon=True)
         self.thread.start()
@@ -111,7 +112,8 @@ class Sampler:
             now = time.perf_counter()
             for p in [me, *me.children(recursive=True)]:
                 try:
-                    self.samples.setdefault((p.pid, p.name()[:24]), []).append((now, p.memory_info().rss))
+                    self.samples.setdefault(p.pid, []).append((now, p.memory_info().rss))
+                    self.names.setdefault(p.pid, p.name()[:24])
                 except psutil.Error:
                     continue
 
@@ -143,13 +145,13 @@ def soak(name: str, seconds: float, seed: int) -> tuple[int, bool]:
         del running
         nums_core.shutdown()
     flat = True
-    for (pid, process), samples in sorted(sampler.samples.items()):
+    for pid, samples in sorted(sampler.samples.items()):
         found = judge(samples, began, ended)
         if found is not None:
             first, last = found
             fine = last <= max(first * MORE, first + MORE_BYTES)
             flat &= fine
-            print(f"  {name:6} {process:24} {pid:8}  {first / 2**20:8.1f} -> {last / 2**20:8.1f} MiB  "
+            print(f"  {name:6} {sampler.names[pid]:24} {pid:8}  {first / 2**20:8.1f} -> {last / 2**20:8.1f} MiB  "
                   f"{'flat' if fine else 'GROWS'}", flush=True)
     return done, flat
 

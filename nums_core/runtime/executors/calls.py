@@ -29,7 +29,7 @@ from nums_core.runtime.sources import portable
 from nums_core.runtime.wire import pack, packed_bytes, unpack
 
 if TYPE_CHECKING:
-    from nums_core.runtime.executors.recovery import Goal
+    from nums_core.runtime.executors.goal import Goal
 
 INLINE_BYTES = 100 * 2**10  # smaller payloads travel inside the call
 

@@ -25,12 +25,13 @@ import numpy as np
 from nums_core import config
 from nums_core.errors import WorkerLostError
 from nums_core.runtime.executors.base import Output
-from nums_core.runtime.executors.calls import ClusterRun, Gathering
+from nums_core.runtime.executors.calls import ClusterRun
 from nums_core.runtime.executors.clustered import ClusteredExecutor, RemoteHeld, Share, WorkerGone
-from nums_core.runtime.lineage import Cut, Making, Origin, Pinned, Store, backward, inputs_read, part_of
+from nums_core.runtime.executors.goal import Goal
+from nums_core.runtime.lineage import Cut, Making, Origin, Pinned, backward, inputs_read, part_of
 from nums_core.runtime.plan import Plan
-from nums_core.runtime.remote import Adopted, KeptBlocks
 from nums_core.runtime.report import Report, slow_workers
+from nums_core.runtime.wire import unpack
 
 TRIES = 3  # attempts in a row that bring a run no further
 MOST_TRIES = 30
@@ -67,8 +68,6 @@ def restore(executor: ClusteredExecutor, held: RemoteHeld) -> None:
 
 def fetch(executor: ClusteredExecutor, held: RemoteHeld) -> list[Any]:
     """All blocks of a held array, in the driver's memory."""
-    from nums_core.runtime.wire import unpack
-
     blocks: dict[int, Any] = {}
     tries = Tries()
     while len(blocks) < len(held.home):
@@ -120,159 +119,9 @@ class Tries:
         self.left = left
         if self.stuck >= TRIES - 1 or self.tries >= MOST_TRIES:
             raise WorkerLostError(
-                f"{gone}\n  The run was tried {self.tries} times, and the last {self.stuck + 1} brought it no further. If workers are "
-                "killed for memory, use smaller chunks (x.rechunk(...), or config block_bytes) or a lower memory_bytes, so "
-                "that blocks are spilled.") from gone
-
-
-class Goal:
-    """A plan, and what is still wanted of it.
-
-    Attributes
-    ----------
-    kept : dict number of the output -> RemoteHeld
-        Where blocks that stay go; they may be there in part.
-    sinks : dict number of the output -> Gathering
-        Where blocks that the driver gets go.
-    wanted : dict number of the output -> bool array, one entry a block
-    saved : RemoteHeld or None
-        Blocks of the plan, by id, that attempts which came to a halt have left on workers.
-    new : bool
-        Whether all of the plan is wanted and nothing of it is there.
-    """
-
-    def __init__(self, executor: ClusteredExecutor, making: Making, donate: frozenset[int] = frozenset(),
-                 new: bool = False) -> None:
-        self.executor, self.making, self.donate = executor, making, donate
-        self.plan, self.graph = making.plan, making.plan.graph
-        self.kept: dict[int, RemoteHeld] = {}
-        self.sinks: dict[int, Gathering] = {}
-        self.wanted: dict[int, np.ndarray] = {}
-        self.nbytes: dict[int, np.ndarray] = {}
-        self.shapes: dict[int, dict[int, tuple[int, ...]]] = {}
-        self.saved: RemoteHeld | None = None
-        self.new, self.left = new, 0
-
-    def want(self, output: int, rows: np.ndarray | bool) -> None:
-        at = self.making.rows(output)
-        before = self.wanted.get(output, np.zeros(at.stop - at.start, bool))
-        self.wanted[output] = before | rows
-
-    def begin(self) -> None:
-        """Make room for what the driver gets."""
-        for i in self.wanted:
-            if i not in self.kept and i not in self.sinks:
-                self.sinks[i] = Gathering(self.making.outputs[i], self.plan, self.graph.outputs[i])
-
-    def place(self, ids: np.ndarray, blocks: list[Any]) -> None:
-        """Blocks that the driver gets, by id, ascending."""
-        for sink in self.sinks.values():
-            sink.place(ids, blocks)
-
-    def missing(self) -> np.ndarray:
-        """The blocks that are wanted and not there: bool, shape (n_tasks,)."""
-        out = np.zeros(self.graph.n_tasks, bool)
-        for i, rows in self.wanted.items():
-            here = self.executor.alive(self.kept[i]) if i in self.kept else (
-                self.sinks[i].placed if i in self.sinks else np.zeros_like(rows))
-            out[self.making.rows(i)] |= rows & ~here
-        return out
-
-    def there(self) -> tuple[np.ndarray, list[Store]]:
-        """Which of some stores has each block of the plan (-1: none), and these stores; their slots follow the plan's."""
-        n = len(self.making.inputs)
-        stores = [Store(n + 1 + i, self.making.rows(i).start, held) for i, held in sorted(self.kept.items())]
-        stores += [Store(n, 0, self.saved)] if self.saved is not None else []
-        there = np.full(self.graph.n_tasks, -1, np.int64)
-        for k, store in enumerate(stores):
-            there[store.start + np.flatnonzero(self.executor.alive(store.held))] = k
-        return there, stores
-
-    # -- what attempts leave behind -----------------------------------------------------------------------------------
-
-    def note(self, output: int, found: KeptBlocks, generation: Sequence[int]) -> None:
-        """Blocks of an output are kept on their workers since lives `generation` of these."""
-        held = self.kept[output]
-        held.generation[found.rows] = np.asarray(generation)[held.home[found.rows]]
-        self.nbytes.setdefault(output, np.zeros(len(held.home)))[found.rows] = found.nbytes
-        self.shapes.setdefault(output, {}).update(zip(found.rows.tolist(), found.shapes or (), strict=False))
-
-    def result(self, output: int) -> Any:
-        if output in self.sinks:
-            return self.sinks[output].result()
-        held = self.kept[output]
-        held.nbytes = float(self.nbytes[output].sum()) if output in self.nbytes else 0.0
-        shapes = self.shapes.get(output)
-        held.shapes = [shapes[r] for r in range(len(held.home))] if shapes else None
-        return held
-
-    def salvage(self, run: ClusterRun) -> None:
-        """Keep what a run that came to a halt has made and what is still of use."""
-        executor = self.executor
-        donated = {slot: x for slot, x in run.donated.items() if x is not None}
-        numbers = [x.number for x in donated.values()]
-        present: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # worker -> ids in its plan, in the whole plan
-        asked = [(w, executor._ask(w, "salvage", run.number, numbers)) for w in run.ids]
-        for w, ref in asked:
-            try:
-                found, spared = executor.value(ref, w)
-            except WorkerGone:
-                continue
-            present[w] = found, run.ids[w][found]
-            for held, here in zip(donated.values(), spared, strict=True):
-                if here:  # the run never began there
-                    held.generation[held.home == w] = executor.generation[w]
-        for w, chosen in self._chosen(present, set(donated)).items():
-            self._adopt(run, w, chosen)
-
-    def _chosen(self, present: dict[int, tuple[np.ndarray, np.ndarray]], donated: set[int]) -> dict[int, list[Adopted]]:
-        """What each worker is to keep: blocks of outputs that stay, and what the missing ones can be made from."""
-        missing, (there, _) = self.missing(), self.there()
-        useful = ~self.graph.is_leaf
-        for f in self.graph.families:
-            if f.kernel.name == "held" and f.kernel.params[0] in donated:
-                useful[f.start:f.stop] = True
-        useful &= there < 0
-        chosen: dict[int, list[Adopted]] = {w: [] for w in present}
-        for w, (local, ids) in present.items():
-            for i, held in self.kept.items():
-                at = self.making.rows(i)
-                take = (ids >= at.start) & (ids < at.stop) & missing[ids]
-                take[take] = held.home[ids[take] - at.start] == w
-                if take.any():
-                    chosen[w].append(Adopted(held.number, local[take], ids[take] - at.start, True,
-                                             self.making.outputs[i].unknown))
-            for a in chosen[w]:
-                missing[ids[np.isin(local, a.ids)]] = useful[ids[np.isin(local, a.ids)]] = False
-        have = there >= 0
-        for _, ids in present.values():
-            have[ids] |= useful[ids]
-        useful &= backward(self.graph, missing, have) & ~missing
-        for w, (local, ids) in present.items():
-            take = useful[ids]
-            if take.any():
-                chosen[w].append(Adopted(self._store().number, local[take], ids[take], False, False))
-                useful[ids] = False
-        return chosen
-
-    def _store(self) -> RemoteHeld:
-        if self.saved is None:
-            self.saved = self.executor.new_held(self.plan.worker.astype(np.int32), None, -1)
-        return self.saved
-
-    def _adopt(self, run: ClusterRun, w: int, chosen: list[Adopted]) -> None:
-        executor = self.executor
-        ref = executor._ask(w, "adopt", run.number, chosen)
-        try:
-            kept = executor.value(ref, w)
-        except WorkerGone:
-            return
-        number = {held.number: i for i, held in self.kept.items()}
-        for a, found in zip(chosen, kept or (), strict=False):
-            if a.number in number:
-                self.note(number[a.number], found, executor.generation)
-            elif self.saved is not None:
-                self.saved.home[a.rows], self.saved.generation[a.rows] = w, executor.generation[w]
+                f"{gone}\n  The run was tried {self.tries} times, and the last {self.stuck + 1} brought it no further. If "
+                "workers are killed for memory, use smaller chunks (x.rechunk(...), or config block_bytes) or a lower "
+                "memory_bytes, so that blocks are spilled.") from gone
 
 
 class Recovery:
