@@ -92,14 +92,12 @@ class Draft:
     def _steps(self, family: Family, trees: expand.Trees, blocks: np.ndarray, counts: np.ndarray, size: float,
                target: np.ndarray) -> list[scatter.Step]:
         """The trees' families, in pieces where partials are so large that it pays."""
-        if size >= scatter.LARGE_BYTES and not self._one_worker:
-            workers = self.place[blocks]
-            if scatter.pays(family, size, np.split(workers, np.cumsum(counts)[:-1]), target, self.cluster):
-                partials = dict(zip(self._new_id[blocks].tolist(), workers.tolist(), strict=True))
-                self.place[family.start:family.stop] = target
-                return scatter.Pieces(family, trees, partials, target, self.cluster.node_of,
-                                      family.start + self._shift).rewrite()
-        return scatter.whole_steps(family, trees)
+        workers = self.place[blocks]
+        if not scatter.pays(family, size, workers, counts, target, self.cluster):
+            return scatter.whole_steps(family, trees)
+        partials = dict(zip(self._new_id[blocks].tolist(), workers.tolist(), strict=True))
+        self.place[family.start:family.stop] = target
+        return scatter.Pieces(family, trees, partials, target, self.cluster.node_of, family.start + self._shift).rewrite()
 
     def _append(self, family: Family) -> None:
         """Take over a family whose tasks stay as they are, but for their numbers."""

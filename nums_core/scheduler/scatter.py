@@ -18,7 +18,7 @@ Checked    bits, bytes into every worker, and the formula in tests/scheduler/tes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -57,12 +57,13 @@ def whole_steps(family: Family, trees: Trees) -> list[Step]:
     return [*(Step(inner, "combine", level) for level in trees.inner), Step(family.kernel, "", trees.root)]
 
 
-def pays(family: Family, partial_bytes: float, workers: Iterable[np.ndarray], target: np.ndarray, cluster: Cluster) -> bool:
-    """Whether pieces are faster than the tree for every output; `workers` says where the partials of each are."""
-    if family.kernel.params[0][0] not in ELEMENTWISE_STATE or 2 * family.count > cluster.n_workers:
+def pays(family: Family, partial_bytes: float, workers: np.ndarray, counts: np.ndarray, target: np.ndarray,
+         cluster: Cluster) -> bool:
+    """Whether pieces are faster than the tree for every output: `workers` of its `counts` partials, wanted at `target`."""
+    if partial_bytes < LARGE_BYTES or family.kernel.params[0][0] not in ELEMENTWISE_STATE or 2 * family.count > cluster.n_workers:
         return False
     return all(_pays(partial_bytes, np.unique(at), wanted, cluster)
-               for at, wanted in zip(workers, target.tolist(), strict=True))
+               for at, wanted in zip(np.split(workers, np.cumsum(counts)[:-1]), target.tolist(), strict=True))
 
 
 def _pays(partial_bytes: float, places: np.ndarray, wanted: int, cluster: Cluster) -> bool:

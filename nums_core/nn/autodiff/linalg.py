@@ -220,6 +220,6 @@ LINALG: dict[str, Any] = {
 }
 
 PANELS: Table = dict.fromkeys(("linalg.right_looking", "linalg.q_of_panels", "linalg.substitute", "linalg.per_panel",
-                               "linalg.lu_lower"), BLOCKED)
+                               "linalg.lu_lower", "linalg.r_of_rows"), BLOCKED)
 
 __all__ = ["BLOCKED", "LINALG", "PANELS", "contract"]

@@ -86,6 +86,7 @@ REDUCE: Table = {
     "topk": _topk,
     "tally": NONE("counts of a histogram jump as values cross its edges; use a smooth kernel, as in "
                   "exp(-(x - centre)**2)"),
+    "qr": NONE("R by a tree of QR factorizations; differentiate linalg.qr(x), whose R is the same"),
     "user": NONE("it is a function of the user's; build it from array functions"),
 }
 REDUCE |= dict.fromkeys(("any", "all", "bitwise_or", "bitwise_and", "bitwise_xor", "argmax", "argmin", "count"),
