@@ -84,7 +84,7 @@ class LogisticRegression(GeneralizedLinear):
     _kind = "classifier"
     _targets: ClassVar[dict[str, bool]] = {"required": True}
     _rules: ClassVar[dict[str, parameters.Rule]] = {
-        "C": parameters.real(0, above=True), "fit_intercept": parameters.FLAG,
+        "C": parameters.real(0, above=True, infinite=True), "fit_intercept": parameters.FLAG,
         "class_weight": parameters.either(parameters.one_of("balanced", None),
                                           parameters.Rule("a dict", lambda v: isinstance(v, Mapping))),
         "solver": parameters.one_of(*SOLVERS), "tol": parameters.real(0), "max_iter": parameters.whole(1)}

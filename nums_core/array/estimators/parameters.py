@@ -25,11 +25,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not _is_bool(value)
 
 
-def real(low: float, high: float = math.inf, *, above: bool = False) -> Rule:
-    """A number in [low, high], or in (low, high] with `above`; infinity only where `high` is."""
-    text = f"a number in {'(' if above else '['}{low:g}, {high:g}]"
-    return Rule(text, lambda v: isinstance(v, numbers.Real) and not _is_bool(v) and low <= float(v) <= high
-                and not (above and v == low))
+def real(low: float, high: float = math.inf, *, above: bool = False, infinite: bool = False) -> Rule:
+    """A number in [low, high], or in (low, high] with `above`; infinity only with `infinite`."""
+    ends = "(" if above else "[", "]" if infinite or high < math.inf else ")"
+    return Rule(f"a number in {ends[0]}{low:g}, {high:g}{ends[1]}",
+                lambda v: isinstance(v, numbers.Real) and not _is_bool(v) and low <= float(v) <= high
+                and not (above and v == low) and (infinite or math.isfinite(v)))
 
 
 def whole(low: int) -> Rule:

@@ -46,14 +46,14 @@ def test_agrees_with_plain_numpy(shape, chunks):
     t, _ = planted(shape, 3, noise=0.1)
     begin = [numpy.random.default_rng(k).normal(size=(n, 3)) for k, n in enumerate(shape)]
     with pytest.warns(UserWarning, match="raise max_iter"):
-        got = cp_als(np.from_array(t, chunks), 3, init=begin, max_iter=7, tol=0.0)
-    weights, factors = plain_als(t, begin, 7)
+        got = cp_als(np.from_array(t, chunks), 3, init=begin, max_iter=3, tol=0.0)
+    weights, factors = plain_als(t, begin, 3)
     order = numpy.argsort(-weights)
     numpy.testing.assert_allclose(got.weights, weights[order], rtol=1e-6)
     for mine, theirs in zip(got.factors, factors, strict=True):
         numpy.testing.assert_allclose(mine.compute(), theirs[:, order], atol=1e-6)
     error = numpy.linalg.norm(full(weights, factors) - t) / numpy.linalg.norm(t)
-    assert got.relative_error == pytest.approx(error, abs=1e-7) and got.n_iter == 7
+    assert got.relative_error == pytest.approx(error, abs=1e-7) and got.n_iter == 3
     numpy.testing.assert_allclose(got.full().compute(), full(weights, factors), atol=1e-6)
 
 
@@ -73,15 +73,33 @@ def test_a_rank_that_is_too_large_is_no_error():
     assert got.relative_error < 1e-2 and numpy.isfinite(got.weights).all()
 
 
-@pytest.mark.parametrize("mode", [0, 1, 2, -1])
-def test_mttkrp(mode):
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4), (3, 4, 5, 6), (1, 4, 1)], ids=str)
+@pytest.mark.parametrize("mode", [0, 1, -2, -1])
+def test_mttkrp(shape, mode):
     rng = numpy.random.default_rng(0)
-    t, factors = rng.normal(size=(6, 5, 4)), [rng.normal(size=(n, 3)) for n in (6, 5, 4)]
-    a, b = (k for k in range(3) if k != mode % 3)
-    want = numpy.einsum("abc,{}z,{}z->{}z".format("abc"[a], "abc"[b], "abc"[mode]), t, factors[a], factors[b])
-    got = mttkrp(np.from_array(t, (4, 2, 4)), factors, mode)
-    assert got.chunks[0] == np.from_array(t, (4, 2, 4)).chunks[mode]
-    numpy.testing.assert_allclose(got.compute(), want)
+    t, factors = rng.normal(size=shape), [rng.normal(size=(n, 3)) for n in shape]
+    letters, mode = "abcd"[:len(shape)], mode % len(shape)
+    others = [k for k in range(len(shape)) if k != mode]
+    terms = ",".join(f"{letters[k]}z" for k in others)
+    want = numpy.einsum(f"{letters},{terms}->{letters[mode]}z", t, *(factors[k] for k in others))
+    for order in "CF":
+        cut = np.from_array(numpy.asarray(t, order=order), (4, 2, 4, 5)[:len(shape)])
+        got = mttkrp(cut, factors, mode)
+        assert got.chunks == (cut.chunks[mode], (3,))
+        numpy.testing.assert_allclose(got.compute(), want)
+
+
+def test_mttkrp_moves_rows_of_factors_and_sums_alone():
+    """The tensor stays, and so do products of the factors' rows."""
+    shape, rank = (64, 48, 40), 5
+    t = numpy.random.default_rng(0).normal(size=shape)
+    with session.init(executor=LoopbackExecutor(4)):
+        cut = np.from_array(t, (16, 48, 40)).persist()
+        factors = [np.from_array(numpy.ones((n, rank)), (c, -1)).persist() for n, c in zip(shape, cut.chunks, strict=True)]
+        rows = {"j": 48 * rank * 8, "k": 40 * rank * 8}
+        for mode, bound in enumerate((rows["j"] + rows["k"], rows["k"] + rows["j"], rows["j"] + rows["k"])):
+            mttkrp(cut, factors, mode).persist()  # cut along i: that factor's rows lie where they are used
+            assert np.last_report().bytes_moved == 3 * bound
 
 
 def test_a_sweep_is_planned_once():
@@ -123,5 +141,7 @@ def test_bad_input_names_the_remedy(tensor, params, remedy):
 
 
 def test_bad_mttkrp():
+    with pytest.raises(ValueError, match=r"one of \(extent, R\) for each"):
+        mttkrp(numpy.ones((3, 3)), [numpy.ones((3, 1)), numpy.ones((4, 1))], 0)
     with pytest.raises(ValueError, match="needs 2 factors"):
         mttkrp(numpy.ones((3, 3)), [numpy.ones((3, 1))], 0)

@@ -172,3 +172,28 @@ def test_r2_of_a_constant_target():
     model = LinearRegression().fit(x, numpy.full(6, 2.0))
     assert model.score(x, numpy.full(6, 2.0)) == 1.0
     assert LinearRegression().fit(x, x[:, 0]).score(x, numpy.full(6, 2.0)) == 0.0
+
+
+@pytest.mark.parametrize(("model", "remedy"), [
+    (Ridge(alpha=-1), r"'alpha' parameter of Ridge must be a number in \[0, inf\)"), (Ridge(alpha=numpy.inf), "Got inf"),
+    (Lasso(alpha=numpy.nan), "Got nan"), (Lasso(alpha=True), "a number"), (ElasticNet(l1_ratio=2), r"\[0, 1\]"),
+    (Lasso(max_iter=1.5), "an int of at least 1"), (LinearRegression(positive="no"), "set_params")])
+def test_bad_parameters_name_the_rule(model, remedy):
+    x, y, _ = problem()
+    with pytest.raises(ValueError, match=remedy):
+        model.fit(x, y)
+
+
+@pytest.mark.parametrize(("change", "remedy"), [
+    (lambda x, y: (x, None), "the target y is None"), (lambda x, y: (x, numpy.stack([y, y, y], axis=-1)[None]), r"y.ravel\(\)"),
+    (lambda x, y: (x, numpy.where(y > 5, numpy.inf, y)), "y contains NaN"), (lambda x, y: (x + 1j, y), "columns of"),
+    (lambda x, y: (x, y.astype("U5")), "encode it first"), (lambda x, y: (x.T, y), r"y.ravel\(\)")])
+def test_bad_input_names_the_remedy(change, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        LinearRegression().fit(*change(*problem()[:2]))
+
+
+def test_other_columns_than_those_of_the_fit():
+    x, y, _ = problem()
+    with pytest.raises(ValueError, match="give the columns that fit"):
+        Lasso().fit(x, y).predict(x[:, :4])

@@ -80,6 +80,27 @@ def test_the_same_bits_on_threads_and_on_a_cluster(name):
     assert got[0] == got[1] == got[2]
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ["ridge", "newton", "k-means"])
+def test_the_same_bits_on_ray(name, ray_executor, monkeypatch):
+    x, y, _ = problem()
+    cut = np.from_array(x, (60, 4)), np.from_array(y, 60)
+    want = fitted(MODELS[name], *cut)
+    monkeypatch.setattr(session, "_session", session.Session(ray_executor))
+    got = fitted(MODELS[name], *cut)
+    assert {k: v.tobytes() for k, v in got.items()} == {k: v.tobytes() for k, v in want.items()}
+
+
+def test_bad_rows_are_named_on_a_cluster_too():
+    x, y, w = problem()
+    x[3, 1] = numpy.nan
+    with session.init(executor=LoopbackExecutor(2)):
+        for model in MODELS.values():
+            with pytest.raises(ValueError, match="X contains NaN or infinity; clean it first"):
+                fitted(model, np.from_array(x, (60, 4)), y)
+        es.Ridge().fit(x[4:], y[4:], w[4:])  # the executor is well
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_data_larger_than_memory(name, tmp_path):
     """A file four times the budget is read block by block in every pass; nothing is kept."""
