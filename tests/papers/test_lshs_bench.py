@@ -206,7 +206,7 @@ def test_rivals_agree_and_are_counted():
     distributed = pytest.importorskip("distributed")
     from bench.papers import rivals
 
-    options = SimpleNamespace(mib=1, repeat=1)
+    options = SimpleNamespace(mib=1, repeat=1, by_block=True)
     with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
           distributed.Client(cluster) as client):
         sides = {"nums": rivals.Nums(), "dask": rivals.Dask(client)}
