@@ -170,7 +170,7 @@ class ClusterRun:
                                   [shapes[r] for r in range(f.count)] if shapes else None)
 
     def _report(self, run_s: float) -> Report:
-        plan, n = self.plan, self.executor.cluster.n_workers
+        plan, n = self.plan, self.plan.cluster.n_workers
         report = Report(run_s=run_s, n_tasks=int((~plan.graph.is_leaf).sum()), flop=float(plan.graph.flop.sum()),
                         policy=plan.policy, peak_bytes=np.zeros(n), bytes_moved=self.partition.leaf_bytes)
         last: dict[int, Status] = {}

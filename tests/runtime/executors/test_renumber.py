@@ -1,0 +1,199 @@
+"""Workers come and go between runs: plans of before stay right, persisted blocks stay where they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nums_core.array as np_
+from nums_core import session
+from nums_core.runtime.cluster import Cluster
+from nums_core.testing.loopback import LoopbackExecutor
+from nums_core.testing.sketch import Sketch
+
+CHUNKS = ((500,) * 4,)
+X = np.arange(2000.0)
+
+
+class Changing(LoopbackExecutor):
+    """Workers that join and leave when they are told to."""
+
+    def __init__(self, workers=2):
+        super().__init__(workers)
+        self.due = []
+
+    def refresh(self):
+        while self.due:
+            self.due.pop(0)()
+
+    def _now(self, n):
+        return Cluster.regular(n, memory_bytes=self.memory_bytes, kind="loopback")
+
+    def join(self):
+        self.hosts.append(self._host(-1))
+        self.renumber(range(len(self.hosts) - 1), self._now(len(self.hosts)))
+
+    def leave(self, worker):
+        stay = [w for w in range(len(self.hosts)) if w != worker]
+        self.hosts = [self.hosts[w] for w in stay]
+        self.renumber(stay, self._now(len(stay)))
+
+
+@pytest.fixture
+def executor():
+    made = Changing(3)
+    yield made
+    made.close()
+
+
+def plus(executor, keep=False, place="turned"):
+    s = Sketch()
+    v = s.view(0, CHUNKS)
+    for _ in range(3):
+        v = s.apply("add", v, 1.0)
+    return s.plan(executor.cluster, [v], keep=keep, place=place)
+
+
+def plus_held(executor, held):
+    s = Sketch()
+    return s.plan(executor.cluster, [s.apply("add", s.held(0, CHUNKS, home=held.home), 1.0)])
+
+
+def on(worker, families=3):
+    """Everything on one worker."""
+    return np.full(4 * (families + 1), worker)
+
+
+def test_a_plan_of_before_runs_where_it_did_after_others_joined(executor):
+    plan, outputs = plus(executor)
+    executor.join()
+    for _ in range(2):
+        (got,), report = executor.run(plan, [X], outputs)
+        np.testing.assert_array_equal(got, X + 3)
+    assert {w for _, w, *_ in report.spans} == {0, 1, 2} and report.bytes_moved == plan.bytes_moved
+
+
+def test_newcomers_report_under_their_number(executor):
+    executor.join()
+    executor.join()
+    plan, outputs = plus(executor, place=on(4))
+    (got,), report = executor.run(plan, [X], outputs)
+    np.testing.assert_array_equal(got, X + 3)
+    assert {w for _, w, *_ in report.spans} == {4} and len(report.peak_bytes) == 5
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_plan_of_before_runs_after_a_worker_left(executor, gone):
+    plan, outputs = plus(executor)
+    executor.run(plan, [X], outputs)  # workers know their parts, by numbers of before
+    executor.leave(gone)
+    for _ in range(2):
+        (got,), report = executor.run(plan, [X], outputs)
+        np.testing.assert_array_equal(got, X + 3)
+    assert {w for _, w, *_ in report.spans} == {0, 1}
+
+
+def test_numbers_change_more_than_once(executor):
+    plan, outputs = plus(executor, place=on(2))
+    executor.join()
+    executor.leave(0)
+    executor.join()
+    executor.leave(0)
+    (got,), report = executor.run(plan, [X], outputs)
+    np.testing.assert_array_equal(got, X + 3)
+    assert {w for _, w, *_ in report.spans} == {0}  # who was number 2 is number 0 now
+
+
+def test_persisted_blocks_keep_their_home_when_others_join(executor):
+    (held,), _ = executor.run(*_inputs(plus(executor, keep=True)))
+    home = held.home.copy()
+    executor.join()
+    np.testing.assert_array_equal(held.home, home)
+    np.testing.assert_array_equal(np.concatenate(executor.fetch(held)), X + 3)
+    plan, outputs = plus_held(executor, held)
+    assert executor.run(plan, [held], outputs)[1].bytes_moved == plan.bytes_moved
+
+
+def test_persisted_blocks_are_found_after_others_left(executor):
+    (held,), _ = executor.run(*_inputs(plus(executor, keep=True, place=on(2))))
+    before, outputs = plus_held(executor, held)
+    assert executor._holders() == {2}
+    executor.leave(0)
+    assert executor._holders() == {1} and set(held.home.tolist()) == {1}
+    np.testing.assert_array_equal(np.concatenate(executor.fetch(held)), X + 3)
+    for plan in (before, plus_held(executor, held)[0]):
+        (got,), _ = executor.run(plan, [held], outputs)
+        np.testing.assert_array_equal(got, X + 4)
+    del held
+    assert executor._holders() == set()
+
+
+def _inputs(made):
+    plan, outputs = made
+    return plan, [X], outputs
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.one_of(st.just("join"), st.just("keep"), st.integers(0, 9)), max_size=10))
+def test_any_sequence(events):
+    """After joining, leaving (of who holds nothing) and persisting in any order, every plan and array is right."""
+    executor = Changing(2)
+    plans, arrays = [], []
+    for event in events:
+        n = executor.cluster.n_workers
+        if event == "join" and n < 6:
+            executor.join()
+        elif event == "keep":
+            arrays.append(executor.run(*_inputs(plus(executor, keep=True, place=on(len(arrays) % n))))[0][0])
+        elif isinstance(event, int) and n > 1 and event % n not in executor._holders():
+            executor.leave(event % n)
+        plans.append(plus(executor))
+    for plan, outputs in plans:
+        np.testing.assert_array_equal(executor.run(plan, [X], outputs)[0][0], X + 3)
+    for held in arrays:
+        np.testing.assert_array_equal(np.concatenate(executor.fetch(held)), X + 3)
+    executor.close()
+
+
+# -- seen from a session ----------------------------------------------------------------------------------------------
+
+def workers_used():
+    return {w for _, w, *_ in session.last_report().spans}
+
+
+def test_a_session_plans_anew_for_a_larger_cluster():
+    executor = Changing(2)
+    with session.use(executor) as mine:
+        x = np_.from_array(X, chunks=500).persist()
+        y = lambda: (np_.from_array(X, chunks=500) * 2 + x).compute()
+        for _ in range(2):
+            np.testing.assert_array_equal(y(), X * 3)
+        made = mine.plans_made
+        executor.due.append(executor.join)
+        for _ in range(2):
+            np.testing.assert_array_equal((np_.from_array(X, chunks=500) * 2).compute(), X * 2)
+        assert mine.plans_made == made + 1 and workers_used() == {0, 1, 2}
+        np.testing.assert_array_equal(y(), X * 3)
+        assert mine.plans_made == made + 2
+
+
+def test_a_jitted_function_is_traced_anew_for_a_larger_cluster():
+    executor = Changing(1)
+    with session.use(executor) as mine:
+        traced = []
+
+        @session.jit
+        def f(x):
+            traced.append(1)
+            return x * 2.0
+
+        x = np_.from_array(X, chunks=500)
+        for joined in (False, True):
+            if joined:
+                executor.due.append(executor.join)
+            for _ in range(2):
+                np.testing.assert_array_equal(f(x).compute(), X * 2)
+            assert len(traced) == 1 + joined
+        assert mine.executor.cluster.n_workers == 2
