@@ -349,11 +349,13 @@ class _Draft:
         worker = plan.cluster.workers[w]
         leaving = max((float(np.nan_to_num(graph.out_bytes[np.concatenate([*s.exports, s.results])]).sum())
                        for s in steps), default=0.0)
+        kept = self._kept(w)
+        graph.__dict__["is_output"] = np.isin(np.arange(len(ids)), [t for k in kept for t in k.ids.tolist()])  # they live on
         peak = peak_bytes(local, worker.threads) + leaving
         for name in ("position", "last_use", "family_of", "is_leaf", "consumer_of_edge", "is_output"):
             local.__dict__.pop(name, None)
             graph.__dict__.pop(name, None)
-        return Part(local, steps, self._held(held), self._kept(w), peak, peak > worker.memory_bytes)
+        return Part(local, steps, self._held(held), kept, peak, peak > worker.memory_bytes)
 
     def _families(self, n_leaves: int, tasks: np.ndarray) -> tuple[Family, ...]:
         """The families of the whole plan, as far as the worker runs them; all leaves are one family."""

@@ -5,41 +5,34 @@ it and an argument of the calls that read it, so Ray orders and moves them witho
 millisecond for each call, whatever the number of tasks in it.
 
 `executors.clustered` and `executors.calls` are the driver's side, `runtime.remote` the worker's, `runtime.partition`
-cuts the plan, `ray_nodes` says what a cluster is made of and `ray_errors` what its exceptions mean; here is what talks
-to Ray: connections, actors, refs.
+cuts the plan, `ray_nodes` says what a cluster is made of, `ray_connection` joins one, and `ray_errors` says what its
+exceptions mean; here are actors and refs.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nums_core import config
 from nums_core._util import format_bytes
-from nums_core.errors import ConfigError, MissingBackendError, WorkerLostError
-from nums_core.runtime.cluster import Worker, available_cpus
+from nums_core.errors import WorkerLostError
+from nums_core.runtime.cluster import Worker
 from nums_core.runtime.executors.base import Output
 from nums_core.runtime.executors.clustered import ClusteredExecutor, Share, WorkerGone
-from nums_core.runtime.executors.ray_errors import first_lines, translated
+from nums_core.runtime.executors.ray_connection import CLIENT, connect, connection, ours, ray
+from nums_core.runtime.executors.ray_errors import first_lines
 from nums_core.runtime.executors.ray_nodes import Node, cluster_of, usable, wanted
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.remote import WorkerHost
 from nums_core.runtime.store import remove_spill_folder
-
-try:
-    import ray
-except ImportError as _error:
-    raise MissingBackendError("computing on Ray needs the package ray, which is not installed here; "
-                              "pip install nums-core[ray]") from _error
 
 START_S = 60.0
 LOOK_S = 1.0  # between two looks for nodes that came or went; a look costs a millisecond
@@ -101,7 +94,7 @@ class RayExecutor(ClusteredExecutor):
 
     def __init__(self, address: str | None = None, *, num_workers: int = 0, workers_per_node: int = 0, threads: int = 0,
                  memory_bytes: int = 0, elastic: bool | None = None, **ray_options: Any) -> None:
-        self.connected_here = _connect(address, num_workers, ray_options)
+        self.connected_here = connect(address, num_workers, ray_options)
         try:
             self.elastic = not (self.connected_here and address is None) if elastic is None else elastic
             self.nodes = _nodes()
@@ -113,7 +106,7 @@ class RayExecutor(ClusteredExecutor):
         workers = [(w, n.id) for n in self.nodes for w in self.wanted.workers(n)]
         self.node_ids = [n for _, n in workers]
         super().__init__(cluster_of([w for w, _ in workers], self.node_ids))
-        self.connection = _connection()
+        self.connection = connection()
         self._kind = _kind()
         self.joining: dict[str, _Newcomers] = {}
         self.refused: set[str] = set()  # nodes on which workers do not start
@@ -204,7 +197,7 @@ class RayExecutor(ClusteredExecutor):
 
     def _open(self) -> None:
         super()._open()
-        if _connection() != self.connection:
+        if connection() != self.connection:
             raise WorkerLostError("this process is no longer connected to the Ray cluster of this executor, so what it held "
                                   "is gone (was ray.shutdown() called?); nums_core.init(...) connects anew")
 
@@ -217,24 +210,24 @@ class RayExecutor(ClusteredExecutor):
         return share
 
     def _put(self, payload: Any) -> Any:
-        with _ours():
+        with ours():
             return ray.put(payload)
 
     def _call(self, worker: int, n_out: int, *args: Any) -> list[Any]:
-        with _ours():
+        with ours():
             made = self.actors[worker].step.options(num_returns=1 + n_out).remote(*args)
         return made if n_out else [made]
 
     def _ask(self, worker: int, method: str, *args: Any) -> Any:
-        with _ours():
+        with ours():
             return getattr(self.actors[worker], method).remote(*args)
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
-        with _ours():
+        with ours():
             return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0]
 
     def _get(self, ref: Any) -> Any:
-        with _ours():
+        with ours():
             return ray.get(ref)
 
     def _cancel(self, ref: Any) -> None:
@@ -273,7 +266,7 @@ class RayExecutor(ClusteredExecutor):
         actors = [*self.actors, *(a for new in self.joining.values() for a in new.actors)]
         self.actors.clear()
         self.joining.clear()
-        if _connection() != self.connection:
+        if connection() != self.connection:
             return
         try:
             refs = [a.shutdown.remote() for a in actors]  # removes spill files
@@ -291,74 +284,9 @@ def _close(executor: weakref.ref[RayExecutor]) -> None:
         made.close()
 
 
-@contextmanager
-def _ours() -> Iterator[None]:
-    """Ray's exceptions leave as ours."""
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        raise translated(error) from error
-
-
 def _kind() -> Any:
     """The class of the actors. No CPU is reserved: they hold blocks between runs, when other work may have the cores."""
     return ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False)(_RayWorker)
-
-
-# -- connections ------------------------------------------------------------------------------------------------------
-
-CLIENT = "client"
-
-
-def _connection() -> str:
-    """What this process is connected to Ray by: "" for not at all, CLIENT, or cluster and job."""
-    if _is_client():
-        return CLIENT
-    if not ray.is_initialized():
-        return ""
-    context = ray.get_runtime_context()
-    return f"{context.gcs_address} {context.get_job_id()}"
-
-
-def _is_client() -> bool:
-    from ray.util.client import ray as client
-
-    return bool(client.is_connected())
-
-
-def _connect(address: str | None, num_workers: int, options: dict[str, Any]) -> bool:
-    """Connect to Ray unless this process is; whether that was done here."""
-    if ray.is_initialized():
-        _check_same_cluster(address)
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"logging_level": logging.WARNING} | options
-    if address is None:
-        # address="local": a cluster named in RAY_ADDRESS is joined only where the user asks for it.
-        ray.init(address="local", **{"num_cpus": num_workers or available_cpus(), "include_dashboard": False} | options)
-        return True
-    try:
-        with _ours():
-            ray.init(address=address, **options)
-    except ConnectionError as error:
-        raise ConfigError(f"no Ray cluster answers at {address!r}: {error}. Start one with `ray start --head`, or leave "
-                          "the address out to start one on this machine") from error
-    except ValueError as error:
-        if "ray[client]" in str(error):
-            raise MissingBackendError(f"the address {address!r} needs Ray's client, which is not installed here; "
-                                      "pip install ray[client]") from error
-        raise
-    return True
-
-
-def _check_same_cluster(address: str | None) -> None:
-    """A process has one connection to Ray; another cluster cannot be named while it is open."""
-    if address in (None, "auto") or _is_client():
-        return
-    here = ray.get_runtime_context().gcs_address
-    if address != here:
-        raise ConfigError(f"this process is connected to the Ray cluster at {here} already, so it cannot join {address!r}; "
-                          "call ray.shutdown() first, or leave the address out to use that cluster")
 
 
 def _nodes() -> list[Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -39,7 +40,15 @@ def test_a_missing_package_is_named_with_its_remedy():
     assert said.startswith("MissingBackendError") and "pip install nums-core[ray]" in said
 
 
+def refused():
+    """What Ray makes of a wrong token."""
+    error = ConnectionError("Failed to connect")
+    error.__cause__ = RuntimeError("Last connection error: ... ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken")
+    return error
+
+
 @pytest.mark.parametrize(("met", "kind", "said"), [
+    (refused(), ConfigError, "the cluster at 'auto' refused this process(.|\n)*token of this cluster must be on every machine"),
     (ConnectionError("nobody there"), ConfigError, "no Ray cluster answers at 'auto': nobody there.*ray start --head"),
     (ValueError("Ray Client requires pip package `ray[client]`."), MissingBackendError, r"pip install ray\[client\]"),
     (ValueError("something else"), ValueError, "something else")])
@@ -54,6 +63,22 @@ def test_a_cluster_that_cannot_be_joined(monkeypatch, met, kind, said):
     monkeypatch.setattr(module.ray, "init", fail)
     with pytest.raises(kind, match=said):
         module.RayExecutor("auto")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "auto"])
+def test_an_address_where_nobody_listens(monkeypatch, address):
+    """Said at once: Ray would try for ten minutes."""
+    pytest.importorskip("ray")
+    from nums_core.runtime.executors import ray as module
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(module.ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(module.ray, "init", lambda **options: pytest.fail("it was asked"))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+        with pytest.raises(ConfigError, match=r"no Ray cluster answers at .*ray start --head"):
+            module.RayExecutor(address.format(port))
 
 
 def test_the_cluster_is_described(ray_executor):

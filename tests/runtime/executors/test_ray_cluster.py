@@ -237,11 +237,10 @@ except WorkerLostError as error:
 
 def test_tokens_are_asked_for_and_never_shown(run, tmp_path):
     pytest.importorskip("ray")
-    right, wrong = "a1" * 16, "b2" * 16
-    for name, token in (("right", right), ("wrong", wrong)):
-        (tmp_path / name).write_text(token)
+    token = "a1" * 16
+    (tmp_path / "token").write_text(token)
     signed = lambda name: {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / name)}
-    cluster = Cluster(1, **signed("right"))
+    cluster = Cluster(1, **signed("token"))
     code = """
 from nums_core.errors import ConfigError
 try:
@@ -252,12 +251,11 @@ except ConfigError as error:
 assert os.environ["RAY_AUTH_MODE"] == "token" and os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"
 """
     try:
-        good, bad = (run(code, cluster.address, **signed(name)) for name in ("right", "wrong"))
+        good, bad = (run(code, cluster.address, **signed(name)) for name in ("token", "nothing"))
         float(good.hear())
         said = bad.hear()
         assert "The token of this cluster must be on every machine" in said
         assert (good.end(), bad.end()) == (0, 0)
-        for text in (said, "".join(good.errors + bad.errors)):
-            assert right not in text and wrong not in text
+        assert token not in said + "".join(good.errors + bad.errors)
     finally:
         cluster.stop()
