@@ -205,6 +205,70 @@ def test_large_blocks_cross_and_are_counted(ray_executor):
     assert {w for _, w, *_ in report.spans} == {0, 1}
 
 
+RECORDS = np.dtype([("at", "M8[ns]"), ("price", "f8"), ("side", "i1")])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "?", "M8[ns]", "c16", "V24", RECORDS, "bfloat16", "float8_e4m3fn"], ids=str)
+def test_what_lies_in_shared_memory_is_read_there(ray_executor, dtype):
+    """Two readers of a block see the same memory, which is nobody's own."""
+    import ray
+
+    from nums_core.runtime.wire import pack, unpack
+
+    if dtype in ("bfloat16", "float8_e4m3fn"):
+        dtype = getattr(pytest.importorskip("ml_dtypes"), dtype)
+    block = np.zeros((500, 400), dtype)
+    for sent in (block, block.T, block[:, ::2]):
+        ref = ray.put(pack([sent]))
+        (a,), (b,) = (unpack(ray.get(ref)) for _ in range(2))
+        assert a.ctypes.data == b.ctypes.data and not a.flags.owndata and not a.flags.writeable
+        assert a.dtype == sent.dtype and a.tobytes() == sent.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f8", "M8[s]", RECORDS], ids=str)
+def test_a_worker_reads_what_crosses_where_it_lies(ray_executor, dtype):
+    def memory(block):
+        """Whose memory a kernel sees: [its own, may be written]."""
+        return np.array([block.flags.owndata, block.flags.writeable], float)
+
+    nan = float("nan")
+    s = Sketch()
+    made = s.call(np.copy, s.view(0, ((40_000,) * 2,), dtype))
+    seen = s.call(memory, made, dtype="f8", chunks=((nan, nan),))
+    plan, outputs = s.plan(ray_executor.cluster, [seen], place=np.array([0, 0, 0, 0, 1, 1]))
+    (got,), report = ray_executor.run(plan, [np.zeros(80_000, dtype)], outputs)
+    assert got.tolist() == [0.0, 0.0] * 2 and report.bytes_moved == 80_000 * np.dtype(dtype).itemsize
+
+
+def test_a_module_that_workers_lack(ray_executor, tmp_path, monkeypatch):
+    """Named with its remedy; the workers go on."""
+    (tmp_path / "only_here_123.py").write_text("def twice(block):\n    return block * 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here_123
+
+    plan, outputs = chain(ray_executor, 1, only_here_123.twice)
+    with pytest.raises(MissingBackendError, match=r"(?s)cannot import the module 'only_here_123'.*every node.*runtime_env"):
+        ray_executor.run(plan, [np.zeros(2000)], outputs)
+    generations = list(ray_executor.generation)
+    np.testing.assert_array_equal(ray_executor.run(*_with(chain(ray_executor)))[0][0], np.ones(2000))
+    assert ray_executor.generation == generations
+
+
+def test_large_arrays_over_the_client_are_warned_of(ray_executor, monkeypatch):
+    from nums_core.runtime.executors import ray as module
+
+    monkeypatch.setattr(module, "connection", lambda: module.CLIENT)
+    monkeypatch.setattr(ray_executor, "connection", module.CLIENT)
+    monkeypatch.setattr(module, "CLIENT_BYTES", 10_000)
+    plan, outputs = chain(ray_executor, keep=True)
+    with pytest.warns(UserWarning, match="15.6 KiB goes to the cluster through Ray's client.*ray job submit.*persist"):
+        (held,), _ = ray_executor.run(plan, [np.zeros(2000)], outputs)
+    s = Sketch()
+    plan, outputs = s.plan(ray_executor.cluster, [s.apply("add", s.held(0, ((500,) * 4,), home=held.home), 1.0)])
+    with pytest.warns(UserWarning, match="15.6 KiB comes back through Ray's client.*to_zarr"):
+        ray_executor.run(plan, [held], outputs)
+
+
 def test_a_ray_that_runs_already_is_used_and_left_running(ray_executor):
     import ray
 

@@ -7,6 +7,7 @@ connected to another cluster.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -233,6 +234,38 @@ except WorkerLostError as error:
     assert "call ray.shutdown() first" in driver.hear()
     assert "nums_core.init(...) connects anew" in driver.hear()
     assert driver.end() == 0
+
+
+def test_rays_client(cluster, run):
+    """From a machine that is no node of the cluster."""
+    pytest.importorskip("grpc", reason="Ray's client needs grpcio: pip install ray[client]")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Process("from ray.util.client.server.server import main; main()", "--host", "127.0.0.1", "--port", str(port),
+                     "--address", cluster.address, "--mode", "specific-server")
+    driver = run("""
+import socket
+wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", int(sys.argv[1]))) == 0)
+mine = nums_core.init(f"ray://127.0.0.1:{sys.argv[1]}", ray={"log_to_driver": False})
+assert mine.executor.cluster.n_nodes == 2 and mine.executor.elastic
+x = np.arange(100_000.0, chunks=10_000).persist()
+def bad(block):
+    raise ValueError("bad block")
+try:
+    np.map_blocks(bad, x, dtype="f8").compute()
+except ValueError:
+    say(float((x + numpy.ones(100_000)).sum().compute()))
+nums_core.init(f"ray://127.0.0.1:{sys.argv[1]}", ray={"log_to_driver": False})
+say(total()[0])
+""", str(port))
+    try:
+        assert float(driver.hear()) == 5_000_050_000
+        float(driver.hear())
+        assert driver.end() == 0 and cluster.actors() == 0
+    finally:
+        server.process.terminate()
+        server.stop()
 
 
 def test_tokens_are_asked_for_and_never_shown(run, tmp_path):
