@@ -35,7 +35,7 @@ from nums_core.runtime.remote import WorkerHost
 from nums_core.runtime.store import remove_spill_folder
 
 START_S = 60.0
-LOOK_S = 1.0  # between two looks for nodes that came or went; a look costs a millisecond
+LOOK_S = 1.0  # between two looks for nodes that came or went, at least; a look at a few nodes takes half a millisecond
 CLIENT_BYTES = 256 * 2**20  # more than this should not cross Ray's client, which carries some 0.16 GB/s
 
 log = logging.getLogger(__name__)
@@ -146,8 +146,9 @@ class RayExecutor(ClusteredExecutor):
         if not self.elastic or now < self._next_look_s or self.closed or not self.lock.acquire(blocking=False):
             return
         try:
-            self._next_look_s = now + LOOK_S
             alive = {n.id: n for n in _nodes()}
+            took = time.monotonic() - now  # grows with the cluster: a hundredth of the time is enough
+            self._next_look_s = now + max(LOOK_S, 100 * took)
             self._dismiss(set(alive))
             for node in alive.values():
                 if node.id not in self.node_ids and node.id not in self.joining and node.id not in self.refused:

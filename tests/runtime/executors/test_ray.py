@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -276,12 +277,71 @@ def test_a_ray_that_runs_already_is_used_and_left_running(ray_executor):
 
     second = RayExecutor(workers_per_node=1)
     assert second.cluster.n_workers == 1 and not second.connected_here
+    assert second.elastic and not ray_executor.elastic  # the other was started here
     (got,), _ = second.run(*_with(chain(second)))
     np.testing.assert_array_equal(got, np.ones(2000))
     second.close()
     second.close()
     assert ray.is_initialized()
     ray_executor.run(*_with(chain(ray_executor)))
+
+
+@pytest.fixture
+def nodes(ray_executor, monkeypatch):
+    """An executor of its own on two nodes, one of them made up, and what Ray says there is."""
+    from nums_core.runtime.executors import ray as module
+    from nums_core.runtime.executors.ray_nodes import Node
+
+    executor = module.RayExecutor(workers_per_node=2)
+    here = Node(executor.node_ids[0], "here", 1)
+    executor.node_ids[1] = "made up"
+    said = [here, Node("made up", "there", 1)]
+    monkeypatch.setattr(module, "_nodes", lambda: list(said))
+    yield executor, said
+    executor.close()
+
+
+def look(executor):
+    executor._next_look_s = 0.0
+    executor.refresh()
+
+
+def test_who_left_is_forgotten_once_it_holds_nothing_and_nothing_runs(nodes):
+    executor, said = nodes
+    (held,), _ = executor.run(*_with(chain(executor, keep=True)))
+    del said[1]
+    look(executor)
+    assert executor.cluster.n_workers == 2
+    del held
+    gc.collect()
+    executor.busy += 1
+    look(executor)
+    assert executor.cluster.n_workers == 2
+    executor.busy -= 1
+    executor.refresh()  # too early
+    assert executor.cluster.n_workers == 2
+    look(executor)
+    assert executor.cluster.n_workers == len(executor.actors) == len(executor.node_ids) == 1
+    np.testing.assert_array_equal(executor.run(*_with(chain(executor)))[0][0], np.ones(2000))
+    del said[0]
+    look(executor)  # nobody is left: the next run is to say so
+    assert executor.cluster.n_workers == 1
+
+
+def test_a_node_that_starts_no_workers_is_left_alone(nodes, caplog):
+    from nums_core.runtime.executors.ray_nodes import Node
+
+    executor, said = nodes
+    said.append(Node("ab" * 28, "nowhere", 1))
+    until = time.monotonic() + 30
+    while not executor.refused and time.monotonic() < until:
+        look(executor)
+        time.sleep(0.05)
+    assert executor.refused == {"ab" * 28} and not executor.joining and executor.cluster.n_workers == 2
+    assert "joined the Ray cluster but starts no workers" in caplog.text
+    look(executor)
+    assert not executor.joining
+    np.testing.assert_array_equal(executor.run(*_with(chain(executor)))[0][0], np.ones(2000))
 
 
 @pytest.mark.slow

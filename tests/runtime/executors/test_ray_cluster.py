@@ -219,8 +219,8 @@ try:
     nums_core.init("10.9.8.7:6379")
 except ConfigError as error:
     say(error)
-nums_core.init(sys.argv[1])
-value = total()[0]
+assert not nums_core.init(sys.argv[1], elastic=False).executor.elastic
+total()
 nums_core.shutdown()
 assert ray.is_initialized()
 nums_core.init("auto")
