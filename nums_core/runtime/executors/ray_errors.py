@@ -33,8 +33,8 @@ MEANINGS = (
             "config block_bytes), or keep results on the workers with persist().", ("ObjectStoreFullError",)),
     Meaning(SpillError, "Free space in the folder where Ray spills objects, or choose another one "
             "(ray start --object-spilling-directory).", ("OutOfDiskError",)),
-    Meaning(ConfigError, "The token of this cluster must be on every machine that joins it: `ray get-auth-token` shows where; "
-            "RAY_AUTH_TOKEN_PATH names another file.", ("AuthenticationError",)),
+    Meaning(ConfigError, "The token of this cluster must be on every machine that joins it: in ~/.ray/auth_token, or in the "
+            "file that RAY_AUTH_TOKEN_PATH names, with RAY_AUTH_MODE=token.", ("AuthenticationError",)),
     Meaning(ConfigError, "Check the runtime_env given to nums_core.init(..., ray=dict(runtime_env=...)), or of the job.",
             ("RuntimeEnvSetupError",)),
     Meaning(WorkerLostError, "The node it was meant for is gone, or takes no more work; see `ray status`, then "

@@ -175,7 +175,8 @@ sys.stdin.readline()
 say(total()[0])
 nums_core.shutdown()
 say("shut down")
-sys.stdin.readline()
+if not sys.stdin.readline():
+    sys.exit()
 nums_core.init(sys.argv[1], ray={"log_to_driver": False})
 nums_core.init(sys.argv[1], ray={"log_to_driver": False})  # the one before is closed first
 say(total()[0])
