@@ -6,14 +6,13 @@ A backend (Ray, Dask, the loopback of the tests) is a subclass with a few small 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from nums_core.errors import ConfigError, WorkerLostError
 from nums_core.ops.taskgraph import Kernel
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Held, Output
+from nums_core.runtime.executors.renumber import Renumbering, steady
 from nums_core.runtime.footprint import check_budget
 from nums_core.runtime.partition import Partition, partition, row_args
 from nums_core.runtime.plan import Plan
@@ -28,7 +28,6 @@ from nums_core.runtime.report import Report
 from nums_core.runtime.wire import unpack
 
 TRIES = 3
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class WorkerGone(Exception):
@@ -75,21 +74,7 @@ class Share:
         self.reads = tuple(sorted({f.kernel.params[0] for f in g.families if f.kernel.name == "read"}))
 
 
-def _steady(method: Method) -> Method:
-    """Workers keep their numbers while `method` runs."""
-    @functools.wraps(method)
-    def steadily(self: ClusteredExecutor, *args: Any, **keywords: Any) -> Any:
-        with self.lock:
-            self.busy += 1
-        try:
-            return method(self, *args, **keywords)
-        finally:
-            with self.lock:
-                self.busy -= 1
-    return cast(Method, steadily)
-
-
-class ClusteredExecutor:
+class ClusteredExecutor(Renumbering):
     """Runs plans on workers in other processes.
 
     Subclasses implement the hooks at the end. A *ref* is whatever stands for a value that is being made; it must be
@@ -97,6 +82,7 @@ class ClusteredExecutor:
     """
 
     def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
         self.cluster = cluster
         self.lock = threading.RLock()  # calls of two runs are handed over one run after the other
         self.generation = [0] * cluster.n_workers
@@ -104,18 +90,14 @@ class ClusteredExecutor:
         self._shares: weakref.WeakKeyDictionary[Plan, dict[tuple[bool, ...], Share]] = weakref.WeakKeyDictionary()
         self._reaper: _Reaper | None = None
         self.closed = False
-        self.busy = 0  # runs and fetches in progress
-        self._held: weakref.WeakValueDictionary[int, RemoteHeld] = weakref.WeakValueDictionary()
-        # Clusters of before, with the number that each of their workers has now; -1: it is gone.
-        self._before: list[tuple[weakref.ref[Cluster], np.ndarray]] = []
 
-    @_steady
+    @steady
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Output],
             donate: frozenset[int] = frozenset()) -> tuple[list[Any], Report]:
         from nums_core.runtime.executors.calls import ClusterRun
 
         self._open()
-        plan = self._renumbered(plan)
+        plan = self.renumbered(plan)
         share = self._share(plan, outputs)
         gone: WorkerGone | None = None
         for _ in range(TRIES):
@@ -132,7 +114,7 @@ class ClusteredExecutor:
             f"{gone}\n  The run was tried {TRIES} times. If workers are killed for memory, use smaller chunks "
             "(x.rechunk(...), or config block_bytes) or a lower memory_bytes, so that blocks are spilled.") from gone
 
-    @_steady
+    @steady
     def fetch(self, held: Held) -> list[np.ndarray]:
         if not isinstance(held, RemoteHeld):
             return held.owner.fetch(held)
@@ -162,7 +144,7 @@ class ClusteredExecutor:
     def keep(self, number: int, home: np.ndarray, nbytes: float, shapes: list[tuple[int, ...]] | None) -> Held:
         """A handle of the blocks kept under `number`; they are freed when it goes."""
         held = RemoteHeld(list(range(len(home))), home, nbytes, self, shapes, number, tuple(self.generation))
-        self._held[number] = held
+        self.held[number] = held
         weakref.finalize(held, self._garbage().put, (number, 0)).atexit = False
         return held
 
@@ -203,46 +185,6 @@ class ClusteredExecutor:
                 for shares in self._shares.values():
                     for share in shares.values():
                         share.known.discard(w)
-
-    # -- workers that come and go ------------------------------------------------------------------------------------
-
-    def refresh(self) -> None:
-        """Notice workers that came or went. Called before every plan is looked up, so it must be cheap."""
-
-    def renumber(self, stay: Sequence[int], cluster: Cluster) -> None:
-        """Go on as `cluster`: workers `stay` of those before, in ascending order, then new ones.
-
-        Plans made for earlier clusters stay right, and so do persisted arrays. Those left out must hold no blocks; they may
-        be left out only while nothing is `busy`.
-        """
-        with self.lock:
-            number = np.full(self.cluster.n_workers, -1, np.int32)
-            number[list(stay)] = np.arange(len(stay))
-            earlier = [(c, np.where(n < 0, -1, number[n])) for c, n in self._before if c() is not None]
-            self._before = [*earlier, (weakref.ref(self.cluster), number)]
-            self.generation = [self.generation[w] for w in stay] + [0] * (cluster.n_workers - len(stay))
-            if len(stay) < self.cluster.n_workers:
-                self._shares.clear()  # workers know their parts by numbers of before
-                for held in self._held.values():
-                    held.generation = tuple(held.generation[w] for w in stay if w < len(held.generation))
-                    held.home = number[held.home]
-            self.cluster = cluster
-            for w in range(cluster.n_workers):
-                if w >= len(stay) or stay[w] != w:
-                    self._ask(w, "renumber", w)
-
-    def _renumbered(self, plan: Plan) -> Plan:
-        """`plan` with the numbers that workers have now; others take over from those that are gone."""
-        number = next((n for c, n in self._before if c() is plan.cluster), None)
-        if number is None or (number == np.arange(len(number))).all():
-            return plan
-        now = np.where(number < 0, np.arange(len(number)) % self.cluster.n_workers, number).astype(np.int32)
-        return replace(plan, cluster=self.cluster, worker=now[plan.worker], move_src=now[plan.move_src],
-                       move_dst=now[plan.move_dst])
-
-    def _holders(self) -> set[int]:
-        """Workers that hold blocks of persisted arrays."""
-        return {int(w) for held in self._held.values() for w in np.unique(held.home)}
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 

@@ -184,7 +184,7 @@ class RayExecutor(ClusteredExecutor):
     def _dismiss(self, alive: set[str]) -> None:
         """Forget workers whose node left, between runs and where they hold no blocks."""
         gone = {w for w, node in enumerate(self.node_ids) if node not in alive}
-        stay = [w for w in range(len(self.actors)) if w not in gone or w in self._holders()] if gone else []
+        stay = [w for w in range(len(self.actors)) if w not in gone or w in self.holders()] if gone else []
         if not gone or self.busy or len(stay) == len(self.actors) or not stay:
             return
         self.actors = [self.actors[w] for w in stay]

@@ -119,15 +119,15 @@ def test_persisted_blocks_keep_their_home_when_others_join(executor):
 def test_persisted_blocks_are_found_after_others_left(executor):
     (held,), _ = executor.run(*_inputs(plus(executor, keep=True, place=on(2))))
     before, outputs = plus_held(executor, held)
-    assert executor._holders() == {2}
+    assert executor.holders() == {2}
     executor.leave(0)
-    assert executor._holders() == {1} and set(held.home.tolist()) == {1}
+    assert executor.holders() == {1} and set(held.home.tolist()) == {1}
     np.testing.assert_array_equal(np.concatenate(executor.fetch(held)), X + 3)
     for plan in (before, plus_held(executor, held)[0]):
         (got,), _ = executor.run(plan, [held], outputs)
         np.testing.assert_array_equal(got, X + 4)
     del held
-    assert executor._holders() == set()
+    assert executor.holders() == set()
 
 
 def _inputs(made):
@@ -147,7 +147,7 @@ def test_any_sequence(events):
             executor.join()
         elif event == "keep":
             arrays.append(executor.run(*_inputs(plus(executor, keep=True, place=on(len(arrays) % n))))[0][0])
-        elif isinstance(event, int) and n > 1 and event % n not in executor._holders():
+        elif isinstance(event, int) and n > 1 and event % n not in executor.holders():
             executor.leave(event % n)
         plans.append(plus(executor))
     for plan, outputs in plans:
