@@ -26,6 +26,7 @@ from nums_core.expr.marks import differentiated
 from nums_core.expr.node import Expr, Source, postorder
 from nums_core.expr.opaque import Opaque
 from nums_core.expr.optimise import optimise
+from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Executor, Held, Output
 from nums_core.runtime.plan import Plan
 from nums_core.runtime.report import Report
@@ -49,30 +50,39 @@ class Session:
         self.plans_made = 0
         self.last_report: Report | None = None
         self._lock = threading.RLock()
+        self._refresh: Callable[[], None] = getattr(executor, "refresh", lambda: None)
+
+    @property
+    def cluster(self) -> Cluster:
+        """What plans are made for now. Workers may come and go between runs, and each time this is another object."""
+        self._refresh()
+        return self.executor.cluster
 
     def compiled(self, roots: Sequence[Expr]) -> tuple[Compiled, list[Source], bool]:
         """The plan for `roots`, its inputs in order, and whether it came from the cache."""
+        cluster = self.cluster
         key, sources = structure(roots)
         c = config.get()
-        key = (key, c.policy, c.layout, c.reduction_order, c.seed, c.merge_bytes, c.block_bytes)
+        # The identity of a cluster will do: plans in the cache hold theirs, so that no other takes its place in memory.
+        key = (key, id(cluster), c.policy, c.layout, c.reduction_order, c.seed, c.merge_bytes, c.block_bytes)
         with self._lock:
             found = self.plans.get(key)
             if found is not None:
                 self.plans.move_to_end(key)
                 return found, sources, True
-            made = self.plans[key] = self._compile(roots, sources)
+            made = self.plans[key] = self._compile(roots, sources, cluster)
             while len(self.plans) > max(c.plan_cache_size, 1):
                 self.plans.popitem(last=False)
         return made, sources, False
 
-    def _compile(self, roots: Sequence[Expr], sources: list[Source]) -> Compiled:
+    def _compile(self, roots: Sequence[Expr], sources: list[Source], cluster: Cluster) -> Compiled:
         from nums_core.scheduler import make_plan
 
         start = time.perf_counter()
         graph = lower(optimise(roots), {s: i for i, s in enumerate(sources)})
         lowered = time.perf_counter()
         c = config.get()
-        plan = make_plan(graph, self.executor.cluster, policy=c.policy, layout=c.layout,
+        plan = make_plan(graph, cluster, policy=c.policy, layout=c.layout,
                          reduction_order=c.reduction_order, seed=c.seed)
         self.plans_made += 1
         return Compiled(plan, lowered - start, time.perf_counter() - lowered)
@@ -137,13 +147,13 @@ def current() -> Session:
 
 
 def init(address: str | None = None, *, ray: Any = None, dask: Any = None, executor: Executor | None = None,
-         threads: int | None = None, memory: int | str | None = None) -> Session:
+         threads: int | None = None, memory: int | str | None = None, elastic: bool | None = None) -> Session:
     """Choose where arrays are computed, from here on.
 
     Parameters
     ----------
     address : str, optional
-        "local" (default), or a Ray address: "auto", "ray://host:port".
+        "local" (default), or a Ray address: "auto", "host:port", "ray://host:port".
     ray : dict or True, optional
         Options of the Ray executor, such as `dict(num_workers=4)`; True for its defaults.
     dask : distributed.Client, optional
@@ -153,6 +163,9 @@ def init(address: str | None = None, *, ray: Any = None, dask: Any = None, execu
         Of the local executor; one a core if not given.
     memory : int or text, bytes, optional
         Budget of a worker, as in "4GiB".
+    elastic : bool, optional
+        Whether nodes that join the Ray cluster later are used, and those that leave forgotten. Default: on clusters that
+        were joined, not on those started here.
 
     Returns
     -------
@@ -172,11 +185,12 @@ def init(address: str | None = None, *, ray: Any = None, dask: Any = None, execu
         raise ConfigError(f"init() got {' and '.join(chosen)}; name one place to compute")
     memory_bytes = config.parse_bytes(memory) if memory is not None else config.get().memory_bytes
     if executor is None:
-        executor = _make_executor(address, ray, dask, threads, memory_bytes)
+        executor = _make_executor(address, ray, dask, threads, memory_bytes, elastic)
     return use(executor)
 
 
-def _make_executor(address: str | None, ray: Any, dask: Any, threads: int | None, memory_bytes: int) -> Executor:
+def _make_executor(address: str | None, ray: Any, dask: Any, threads: int | None, memory_bytes: int,
+                   elastic: bool | None) -> Executor:
     if dask is not None:
         from nums_core.runtime.executors.dask import DaskExecutor  # type: ignore[import-not-found]
 
@@ -189,6 +203,9 @@ def _make_executor(address: str | None, ray: Any, dask: Any, threads: int | None
             options["address"] = address
         if memory_bytes:
             options.setdefault("memory_bytes", memory_bytes)
+        if elastic is not None:
+            options["elastic"] = elastic
+        shutdown()  # a process has one connection to Ray, and the executor in force may close it
         return RayExecutor(**options)
     from nums_core.runtime.executors.local import LocalExecutor
 
@@ -294,7 +311,7 @@ class _Jitted:
             return self.function(*args)  # part of a function that is being differentiated, and of its plan
         leaves = _as_leaves(arrays)
         session = current()
-        key = (id(session), shape_of_args, tuple(_signature(x) for x in flat), _pattern(leaves))
+        key = (id(session), id(session.cluster), shape_of_args, tuple(_signature(x) for x in flat), _pattern(leaves))
         trace = self.traces.get(key)
         if trace is None or trace.session is not session:
             trace = self.traces[key] = _Trace(session, self.function, args, leaves)

@@ -25,6 +25,10 @@ class Worker:
     memory_bytes : int, bytes
     flop_per_s, memory_bytes_per_s : float
         Rates of one thread.
+    gpus : int
+        Devices it has; nothing runs on them yet.
+    store_bytes : int, bytes
+        Its share of its node's shared memory, through which blocks cross to other processes; 0: not limited.
     """
 
     node: int
@@ -32,6 +36,8 @@ class Worker:
     memory_bytes: int = 8 * 2**30
     flop_per_s: float = 2e10
     memory_bytes_per_s: float = 5e9
+    gpus: int = 0
+    store_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Held, Output
 from nums_core.runtime.gather import chunk_slices
 from nums_core.runtime.partition import row_args
-from nums_core.runtime.plan import Plan
+from nums_core.runtime.plan import Plan, direct_moves
 from nums_core.runtime.supertask import edges_of
 
 _serials = itertools.count()
@@ -112,9 +112,6 @@ class Making:
         """Ids of the blocks of an output."""
         f = self.plan.graph.families[self.plan.graph.outputs[output]]
         return slice(f.start, f.stop)
-
-    def home(self, output: int) -> np.ndarray:
-        return np.asarray(self.plan.worker[self.rows(output)], np.int32)
 
 
 def reading(source: Any, output: Output, home: np.ndarray, cluster: Cluster) -> tuple[Plan, tuple[Output, ...]]:
@@ -244,8 +241,4 @@ def _placed(plan: Plan, graph: TaskGraph, ids: np.ndarray, worker: np.ndarray) -
     lookup[ids] = np.arange(len(ids))
     order = lookup[plan.order]
     here = worker[ids].astype(np.int32)
-    producer, consumer = graph.in_idx, graph.consumer_of_edge
-    cross = here[producer] != here[consumer]
-    moves = np.unique(np.stack([producer[cross], here[consumer[cross]]], axis=1), axis=0)
-    return Plan(graph, plan.cluster, here, order[order >= 0], moves[:, 0], here[moves[:, 0]],
-                moves[:, 1].astype(np.int32), plan.policy)
+    return Plan(graph, plan.cluster, here, order[order >= 0], *direct_moves(graph, here), plan.policy)

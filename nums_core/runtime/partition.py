@@ -30,7 +30,7 @@ from nums_core.runtime.supertask import edges_of, estimated_seconds
 DRIVER = -1
 WINDOW_S = 0.05  # estimated work of a worker that is worth one more call
 MOST_WINDOWS = 8
-CALL_BYTES = 256 * 2**20  # more than this should not leave a worker in one call
+CALL_BYTES = 256 * 2**20  # more than this should not leave a worker in one call, nor a quarter of its shared memory
 EARLY_BYTES = 8 * 2**20  # results larger than this leave before the worker goes on
 SPREAD_BYTES = 64 * 2**10  # a bundle smaller than this is copied to each reader rather than shared
 
@@ -194,10 +194,11 @@ class _Draft:
         if not leaves.any():
             return 1
         out = np.bincount(self.worker[leaves], np.nan_to_num(g.out_bytes[leaves]), self.n_workers).max()
+        call_bytes = min([CALL_BYTES, *(w.store_bytes // 4 for w in self.plan.cluster.workers if w.store_bytes)])
         by_time = int(self.seconds.sum() / self.n_workers / WINDOW_S)
         if not len(self.cross_block) and out < EARLY_BYTES:
             by_time = 1
-        return max(1, min(by_time, MOST_WINDOWS), -(-int(out) // CALL_BYTES))
+        return max(1, min(by_time, MOST_WINDOWS), -(-int(out) // max(call_bytes, EARLY_BYTES)))
 
     # -- which call runs a task ---------------------------------------------------------------------------------------
 
@@ -350,11 +351,13 @@ class _Draft:
         worker = plan.cluster.workers[w]
         leaving = max((float(np.nan_to_num(graph.out_bytes[np.concatenate([*s.exports, s.results])]).sum())
                        for s in steps), default=0.0)
+        kept = self._kept(w)
+        graph.__dict__["is_output"] = np.isin(np.arange(len(ids)), [t for k in kept for t in k.ids.tolist()])  # they live on
         peak = peak_bytes(local, worker.threads) + leaving
         for name in ("position", "last_use", "family_of", "is_leaf", "consumer_of_edge", "is_output"):
             local.__dict__.pop(name, None)
             graph.__dict__.pop(name, None)
-        return Part(local, steps, self._held(held), self._kept(w), peak, peak > worker.memory_bytes)
+        return Part(local, steps, self._held(held), kept, peak, peak > worker.memory_bytes)
 
     def _families(self, n_leaves: int, tasks: np.ndarray) -> tuple[Family, ...]:
         """The families of the whole plan, as far as the worker runs them; all leaves are one family."""

@@ -130,3 +130,11 @@ class Plan:
         return "\n".join(rows)
 
     __repr__ = __str__ = text
+
+
+def direct_moves(graph: TaskGraph, worker: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`move_block`, `move_src`, `move_dst` where every block goes from who makes it to each that reads it."""
+    producer, reader = graph.in_idx, worker[graph.consumer_of_edge]
+    cross = worker[producer] != reader
+    block, dst = np.unique(np.stack([producer[cross], reader[cross]]), axis=1)
+    return block, worker[block].astype(np.int32), dst.astype(np.int32)

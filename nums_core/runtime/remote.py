@@ -349,6 +349,10 @@ class WorkerHost:
         self.stopped.discard(run)
         self.free(keep, [])
 
+    def renumber(self, worker: int) -> None:
+        """Be worker `worker` from here on."""
+        self.worker = worker
+
     def shutdown(self) -> None:
         """Let go of everything; spill files are removed."""
         self.runs.clear()

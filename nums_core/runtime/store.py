@@ -100,6 +100,7 @@ def _remove(path: str) -> None:
 
 _folder: str | None = None
 _folder_pid = -1
+_folder_end: Any = None
 _folder_lock = threading.Lock()
 PREFIX = "nums-spill-"
 
@@ -108,7 +109,7 @@ def spill_folder() -> str:
     """This process's folder for spilled blocks, made when first needed and removed at exit."""
     import tempfile
 
-    global _folder, _folder_pid
+    global _folder, _folder_pid, _folder_end
     parent = os.path.abspath(config.get().spill_dir or tempfile.gettempdir())
     with _folder_lock:
         ours = _folder is not None and _folder_pid == os.getpid() and os.path.dirname(_folder) == parent
@@ -121,8 +122,15 @@ def spill_folder() -> str:
             except OSError as error:
                 raise SpillError(error.errno, f"cannot make a spill folder in {parent!r}: {error.strerror}. Choose a "
                                  "writable folder with nums_core.config.set(spill_dir=...)") from error
-            weakref.finalize(_anchor, _remove_folder, _folder, _folder_pid, lock)
+            _folder_end = weakref.finalize(_anchor, _remove_folder, _folder, _folder_pid, lock)
         return _folder
+
+
+def remove_spill_folder() -> None:
+    """Remove this process's folder for spilled blocks now, with what is in it."""
+    with _folder_lock:
+        if _folder_end is not None:
+            _folder_end()
 
 
 def _try_lock(folder: str) -> int | None:

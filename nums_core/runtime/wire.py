@@ -80,11 +80,19 @@ def _joinable(dtype: np.dtype) -> bool:
 
 
 def _carrier(dtype: np.dtype) -> np.dtype | None:
-    """The integers that carry a dtype which pickle would copy; None where it need not be carried."""
-    extension = dtype.kind in "mMV" or dtype.isbuiltin == 2
-    if extension and dtype.names is None and _joinable(dtype) and dtype.itemsize in (1, 2, 4, 8):
-        return np.dtype(f"u{dtype.itemsize}")
-    return None
+    """The plain dtype that carries one which pickle would copy; None where it need not be carried."""
+    if not _joinable(dtype) or not dtype.itemsize or not _extension(dtype):
+        return None
+    return np.dtype(f"u{dtype.itemsize}" if dtype.itemsize in (1, 2, 4, 8) else f"V{dtype.itemsize}")
+
+
+def _extension(dtype: np.dtype) -> bool:
+    """Whether the dtype, or one of its fields, has no name in Python's buffer protocol."""
+    if dtype.subdtype is not None:
+        return _extension(dtype.subdtype[0])
+    if dtype.names is not None:
+        return any(_extension(dtype[name]) for name in dtype.names)
+    return dtype.kind in "mMV" or dtype.isbuiltin == 2
 
 
 class _Packer:

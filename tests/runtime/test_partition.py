@@ -175,3 +175,11 @@ def test_arguments_of_some_rows(args):
 
 def test_arguments_of_a_grid_without_axes():
     assert list(row_args(Family(Kernel("x"), 0, (), args=AxisArgs(())), np.array([0]))) == [()]
+
+
+def test_blocks_that_stay_count_to_the_end():
+    """Keeping more than a worker's memory is spilled, not ignored."""
+    s = Sketch()
+    v = s.apply("add", s.view(0, ((500,) * 8,)), 1.0)
+    made = partition(*s.plan(Cluster.regular(2, memory_bytes=10_000), [v], keep=True))
+    assert [(p.peak_bytes, p.over_budget) for p in made.parts.values()] == [(20_000.0, True)] * 2

@@ -114,3 +114,51 @@ def test_sums_have_the_same_bits(x):
     views = (x, big[::2], big[..., ::-1])
     for v, got in zip(views, travel([*views, 1])[0], strict=False):
         assert v.sum().tobytes() == got.sum().tobytes()
+
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+EVENTS = np.dtype([("at", "M8[ns]"), ("price", "f4"), ("volume", "i4")])
+DTYPES = ["?", "i1", "u8", "f2", "f4", "f8", "c8", "c16", "g", "M8[s]", "m8[ns]", "S5", "U3", "V1", "V2", "V8", "V3", "V24",
+          EVENTS, [("a", "f8", (2,)), ("at", "m8[s]", (3,))], [("inner", EVENTS), ("n", "i2")], ">f8", ">i4",
+          "bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"]
+
+
+def of(dtype, n=30_000):
+    if isinstance(dtype, str) and dtype[0] in "bi" and dtype[1] in "fln":
+        ml_dtypes = pytest.importorskip("ml_dtypes")
+        return (np.arange(n) % 7).astype(getattr(ml_dtypes, dtype))
+    x = np.zeros(n, dtype)
+    x.view("u1").reshape(n, -1)[:, 0] = np.arange(n) % 2
+    return x
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("view", [
+    lambda x: x, lambda x: x.reshape(300, 100), lambda x: x.reshape(300, 100).T, lambda x: x.reshape(300, 100)[:, ::2],
+    lambda x: x[::-1]], ids=["flat", "C", "F", "gaps", "backwards"])
+def test_one_copy_at_most(dtype, view):
+    """Contiguous blocks leave as they lie; others are made contiguous once. What arrives is the memory that came."""
+    x = view(of(dtype))
+    buffers = []
+    head = pickle.dumps(pack([x]), protocol=5, buffer_callback=buffers.append)
+    assert len(buffers) == 1 and len(head) < 2000
+    sent = np.frombuffer(buffers[0].raw(), "u1")
+    contiguous = x.flags.c_contiguous or x.flags.f_contiguous
+    assert np.shares_memory(sent, x.view(np.dtype(f"V{x.itemsize}"))) == contiguous
+    memory = np.array(sent)
+    (got,) = unpack(pickle.loads(head, buffers=[memory]))
+    assert not got.flags.owndata and np.shares_memory(memory, got.view(np.dtype(f"V{x.itemsize}")))
+    assert got.dtype == x.dtype and got.tobytes() == x.tobytes()
+
+
+def test_small_blocks_arrive_in_the_memory_they_shared():
+    blocks = [np.arange(4).astype("M8[s]"), np.ones(3), np.ones((2, 2), "f4"), np.arange(5).astype("M8[s]")]
+    buffers = []
+    head = pickle.dumps(pack(blocks), protocol=5, buffer_callback=buffers.append)
+    assert len(buffers) == 3  # one a dtype
+    memory = [np.array(np.frombuffer(b.raw(), "u1")) for b in buffers]
+    got = unpack(pickle.loads(head, buffers=memory))
+    assert all(any(np.shares_memory(m, g.view("u1")) for m in memory) for g in got)
+    for a, b in zip(got, blocks, strict=True):
+        np.testing.assert_array_equal(a, b)

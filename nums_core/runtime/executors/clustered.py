@@ -21,6 +21,7 @@ from nums_core.errors import ConfigError
 from nums_core.ops.taskgraph import Kernel
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Held, Output
+from nums_core.runtime.executors.renumber import Renumbering, steady
 from nums_core.runtime.footprint import check_budget
 from nums_core.runtime.lineage import Making, Origin, Pins, reading
 from nums_core.runtime.partition import Partition, partition, row_args
@@ -85,7 +86,7 @@ class Share:
         self.reads = tuple(sorted({f.kernel.params[0] for f in g.families if f.kernel.name == "read"}))
 
 
-class ClusteredExecutor:
+class ClusteredExecutor(Renumbering):
     """Runs plans on workers in other processes.
 
     Subclasses implement the hooks at the end. A *ref* is whatever stands for a value that is being made; it must be
@@ -96,11 +97,12 @@ class ClusteredExecutor:
     generation : list of int
         How often each worker was started again.
     deaths : int
-        All of these together.
+        All of these together, and workers that left.
     ended : set of workers that were given up
     """
 
     def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
         self.cluster = cluster
         self.lock = threading.RLock()  # calls of two runs are handed over one run after the other
         self.recovering = threading.RLock()  # what two runs miss is made again once
@@ -113,13 +115,15 @@ class ClusteredExecutor:
         self._reaper: _Reaper | None = None
         self.closed = False
 
+    @steady
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Output],
             donate: frozenset[int] = frozenset()) -> tuple[list[Any], Report]:
         from nums_core.runtime.executors.recovery import run_plan
 
         self._open(inputs)
-        return run_plan(self, plan, inputs, outputs, donate)
+        return run_plan(self, self.renumbered(plan), inputs, outputs, donate)
 
+    @steady
     def fetch(self, held: Held) -> list[np.ndarray]:
         from nums_core.runtime.executors.recovery import fetch
 
@@ -128,6 +132,7 @@ class ClusteredExecutor:
         self._open([held])
         return fetch(self, held)
 
+    @steady
     def stored(self, held: Held, source: Any, output: Output) -> None:
         """The blocks of `held` stand in `source` too: lost ones are read from there, and how they were made is forgotten."""
         if isinstance(held, RemoteHeld) and held.owner is self:
@@ -152,6 +157,7 @@ class ClusteredExecutor:
         number = next(self.numbers)
         held = RemoteHeld(list(range(len(home))), home, 0.0, self, None, number, np.full(len(home), -1, np.int64))
         held.origin = Origin(making, output, weakref.ref(held))
+        self.held[number] = held
         weakref.finalize(held, self._garbage().put, (number, 0)).atexit = False
         return held
 
@@ -291,8 +297,9 @@ class _Reaper:
                 return
             held, plans = [h for h, _ in batch if h], [p for _, p in batch if p]
             try:
-                for w in range(executor.cluster.n_workers):
-                    executor._ask(w, "free", held, plans)
+                with executor.lock:  # so that nobody is renumbered meanwhile
+                    for w in range(executor.cluster.n_workers):
+                        executor._ask(w, "free", held, plans)
             except Exception:  # the cluster is going down: nothing is left to free
                 return
             del executor

@@ -22,6 +22,8 @@ class Goal:
         Where blocks that stay go; they may be there in part.
     sinks : dict number of the output -> Gathering
         Where blocks that the driver gets go.
+    plan : Plan
+        The making's, with the numbers that workers have now.
     wanted : dict number of the output -> bool array, one entry a block
     saved : RemoteHeld or None
         Blocks of the plan, by id, that attempts which came to a halt have left on workers.
@@ -32,7 +34,7 @@ class Goal:
     def __init__(self, executor: ClusteredExecutor, making: Making, donate: frozenset[int] = frozenset(),
                  new: bool = False) -> None:
         self.executor, self.making, self.donate = executor, making, donate
-        self.plan, self.graph = making.plan, making.plan.graph
+        self.plan, self.graph = executor.renumbered(making.plan), making.plan.graph
         self.kept: dict[int, RemoteHeld] = {}
         self.sinks: dict[int, Gathering] = {}
         self.wanted: dict[int, np.ndarray] = {}
@@ -40,6 +42,10 @@ class Goal:
         self.shapes: dict[int, dict[int, tuple[int, ...]]] = {}
         self.saved: RemoteHeld | None = None
         self.new, self.left = new, 0
+
+    def home(self, output: int) -> np.ndarray:
+        """Where the blocks of an output are made: int32, one entry a block."""
+        return np.asarray(self.plan.worker[self.making.rows(output)], np.int32)
 
     def want(self, output: int, rows: np.ndarray | bool) -> None:
         at = self.making.rows(output)

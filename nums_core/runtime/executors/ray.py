@@ -5,35 +5,43 @@ it and an argument of the calls that read it, so Ray orders and moves them witho
 millisecond for each call, whatever the number of tasks in it.
 
 `executors.clustered` and `executors.calls` are the driver's side, `runtime.remote` the worker's, `runtime.partition`
-cuts the plan; here is what is Ray's own: nodes, actors, refs, and its exceptions.
+cuts the plan, `ray_nodes` says what a cluster is made of, `ray_connection` joins one, and `ray_errors` says what its
+exceptions mean; here are actors and refs.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
-from typing import Any
+import time
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from nums_core import config
-from nums_core.errors import ConfigError, MissingBackendError, WorkerLostError
-from nums_core.runtime.cluster import Cluster, Link, Worker, available_cpus
-from nums_core.runtime.executors.clustered import CallCancelled, ClusteredExecutor, WorkerGone
+from nums_core._util import format_bytes
+from nums_core.errors import WorkerLostError
+from nums_core.runtime.cluster import Worker
+from nums_core.runtime.executors.base import Output
+from nums_core.runtime.executors.clustered import ClusteredExecutor, Share, WorkerGone
+from nums_core.runtime.executors.ray_connection import CLIENT, connect, connection, on_node, ours, ray
+from nums_core.runtime.executors.ray_errors import first_lines
+from nums_core.runtime.executors.ray_nodes import Node, cluster_of, usable, wanted
+from nums_core.runtime.plan import Plan
 from nums_core.runtime.remote import WorkerHost
+from nums_core.runtime.store import remove_spill_folder
 
-try:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ImportError as _error:
-    raise MissingBackendError("computing on Ray needs the package ray, which is not installed here; "
-                              "pip install nums-core[ray]") from _error
-
-# Between two actors a block is written to shared memory and mapped; between nodes it also crosses the network once.
-# Rates are those of Ray's own benchmarks for many blocks in one message, cut to what a loaded machine does.
-LOCAL_LINK, NETWORK_LINK = Link(100e-6, 2e9), Link(200e-6, 6e8)
 START_S = 60.0
-# Of the memory Ray offers on a node; the rest is for Python, buffers and what kernels take for themselves.
-MEMORY_SHARE = 0.8
+LOOK_S = 1.0  # between two looks for nodes that came or went, at least; a look at a few nodes takes half a millisecond
+CLIENT_BYTES = 256 * 2**20  # more than this should not cross Ray's client, which carries some 0.16 GB/s
+
+log = logging.getLogger(__name__)
 
 
 class _RayWorker(WorkerHost):
@@ -45,6 +53,10 @@ class _RayWorker(WorkerHost):
     def pulse(self) -> int:
         """The process; answered by a thread of its own, while others compute."""
         return os.getpid()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        remove_spill_folder()
 
     def cancelled(self) -> bool:
         return bool(getattr(ray.get_runtime_context(), "is_canceled", lambda: False)())
@@ -63,6 +75,14 @@ def _end_process(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+class _Newcomers(NamedTuple):
+    """Workers of a node that joined, until their actors answer with their processes."""
+
+    workers: list[Worker]
+    actors: list[Any]
+    answers: list[Any]
+
+
 class RayExecutor(ClusteredExecutor):
     """Runs plans on a Ray cluster: one that runs already, or one started here.
 
@@ -79,35 +99,47 @@ class RayExecutor(ClusteredExecutor):
         Tasks a worker runs at the same time; 0: the node's cores shared among its workers.
     memory_bytes : int, bytes
         Budget of a worker; beyond it blocks are spilled. 0: its share of the memory Ray offers on its node.
+    elastic : bool, optional
+        Whether nodes that join later are used, and those that leave forgotten. Default: on clusters that were not started
+        here.
     ray_options
         Passed to `ray.init` where it is called.
 
     Raises
     ------
     ConfigError
-        The cluster has no node with a CPU.
+        No cluster answers at the address, it refuses this process, or it has no node with a CPU.
     WorkerLostError
         Workers did not start.
     """
 
     def __init__(self, address: str | None = None, *, num_workers: int = 0, workers_per_node: int = 0, threads: int = 0,
-                 memory_bytes: int = 0, **ray_options: Any) -> None:
-        self.connected_here = _connect(address, num_workers, ray_options)
-        self.nodes = _nodes()
-        if not workers_per_node:
-            workers_per_node = 1 if len(self.nodes) > 1 else num_workers or int(self.nodes[0]["Resources"]["CPU"])
-        self.node_ids = [n["NodeID"] for n in self.nodes for _ in range(workers_per_node)]
-        super().__init__(_describe(self.nodes, workers_per_node, threads, memory_bytes))
+                 memory_bytes: int = 0, elastic: bool | None = None, **ray_options: Any) -> None:
+        self.connected_here = connect(address, num_workers, ray_options)
+        try:
+            self.elastic = not (self.connected_here and address is None) if elastic is None else elastic
+            self.nodes = _nodes()
+            self.wanted = wanted(self.nodes, num_workers, workers_per_node, threads, memory_bytes)
+        except BaseException:
+            if self.connected_here:
+                ray.shutdown()
+            raise
+        workers = [(w, n.id) for n in self.nodes for w in self.wanted.workers(n)]
+        self.node_ids = [n for _, n in workers]
+        super().__init__(cluster_of([w for w, _ in workers], self.node_ids))
+        self.connection = connection()
+        self._kind = _kind()
+        self.joining: dict[str, _Newcomers] = {}
+        self.refused: set[str] = set()  # nodes on which workers do not start
+        self._next_look_s = time.monotonic() + LOOK_S
         self.actors = [self._actor(w, node) for w, node in enumerate(self.node_ids)]
         self._await_start()
+        atexit.register(_close, weakref.ref(self))  # spill files of workers go with them
 
-    def _actor(self, worker: int, node: str) -> Any:
-        w = self.cluster.workers[worker]
-        # No CPU is reserved: actors hold blocks between runs, when other work on the cluster may have the cores.
-        kind = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False,
-                          concurrency_groups={"pulse": 1},
-                          scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))(_RayWorker)
-        return kind.remote(worker, w.threads, w.memory_bytes, {"spill_dir": config.get().spill_dir})
+    def _actor(self, worker: int, node: str, described: Worker | None = None) -> Any:
+        w = described or self.cluster.workers[worker]
+        return self._kind.options(scheduling_strategy=on_node(node)).remote(
+            worker, w.threads, w.memory_bytes, {"spill_dir": config.get().spill_dir})
 
     def _await_start(self) -> None:
         refs = [a.pulse.remote() for a in self.actors]
@@ -123,40 +155,123 @@ class RayExecutor(ClusteredExecutor):
                 raise WorkerLostError(f"{error}; check that nums_core is installed on every node") from error
             raise
 
+    # -- nodes that come and go ---------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Notice nodes that came or went, once a second at most and never waiting: a new node takes part once its
+        workers have answered."""
+        now = time.monotonic()
+        if not self.elastic or now < self._next_look_s or self.closed or not self.lock.acquire(blocking=False):
+            return
+        try:
+            alive = {n.id: n for n in _nodes()}
+            took = time.monotonic() - now  # grows with the cluster: a hundredth of the time is enough
+            self._next_look_s = now + max(LOOK_S, 100 * took)
+            self._dismiss(alive)
+            for node in alive.values():
+                if node.id not in self.node_ids and node.id not in self.joining and node.id not in self.refused:
+                    self._invite(node)
+            self._admit()
+        except ray.exceptions.RayError as error:  # the run that follows meets the same trouble, and says so
+            log.warning("cannot see which nodes the Ray cluster has: %s", first_lines(error))
+        finally:
+            self.lock.release()
+
+    def _invite(self, node: Node) -> None:
+        workers = self.wanted.workers(node)
+        actors = [self._actor(len(self.actors) + k, node.id, w) for k, w in enumerate(workers)]
+        self.joining[node.id] = _Newcomers(workers, actors, [a.pulse.remote() for a in actors])
+
+    def _admit(self) -> None:
+        """Newcomers whose actors have answered become workers."""
+        for node, new in list(self.joining.items()):
+            if len(ray.wait(new.answers, num_returns=len(new.answers), timeout=0)[0]) < len(new.answers):
+                continue
+            del self.joining[node]
+            try:
+                pids = ray.get(new.answers)
+            except ray.exceptions.RayError as error:
+                self.refused.add(node)
+                log.warning("a node joined the Ray cluster but starts no workers: %s", first_lines(error))
+                continue
+            n = len(self.actors)
+            self.actors += new.actors
+            self.node_ids += [node] * len(new.actors)
+            self.pids += pids
+            self._regroup(range(n), [*self.cluster.workers, *new.workers])
+
+    def _dismiss(self, nodes: Mapping[str, Node]) -> None:
+        """Forget, between runs, workers whose node left: what they held is made again by the others when it is used. And
+        those without blocks on nodes that took in workers of another, which left in the middle of a run."""
+        if self.busy:
+            return
+        gone = {w for w, node in enumerate(self.node_ids) if node not in nodes}
+        idle = self._idle(nodes)
+        stay = [w for w in range(len(self.actors)) if w not in gone and w not in idle]
+        if not stay or len(stay) == len(self.actors):
+            return
+        for w in idle:
+            self._ask(w, "shutdown")
+        self.actors = [self.actors[w] for w in stay]
+        self.node_ids = [self.node_ids[w] for w in stay]
+        self.pids = [self.pids[w] for w in stay]
+        self._regroup(stay, [self.cluster.workers[w] for w in stay])
+
+    def _idle(self, nodes: Mapping[str, Node]) -> set[int]:
+        """Workers without blocks, as far as their node has more than it was to have."""
+        found: set[int] = set()
+        for node, n in Counter(self.node_ids).items():
+            surplus = n - len(self.wanted.workers(nodes[node])) if node in nodes else 0
+            if surplus > 0:
+                holders = self.holders()
+                found.update([w for w, at in enumerate(self.node_ids) if at == node and w not in holders][-surplus:])
+        return found
+
+    def _regroup(self, stay: Sequence[int], workers: Sequence[Worker]) -> None:
+        self.renumber(stay, cluster_of(workers, self.node_ids))
+
     # -- hooks --------------------------------------------------------------------------------------------------------
 
+    def _open(self, inputs: Sequence[Any]) -> None:
+        super()._open(inputs)
+        if connection() != self.connection:
+            raise WorkerLostError("this process is no longer connected to the Ray cluster of this executor, so what it held "
+                                  "is gone (was ray.shutdown() called?); nums_core.init(...) connects anew")
+
+    def _share(self, plan: Plan, outputs: Sequence[Output]) -> Share:
+        share = super()._share(plan, outputs)
+        if self.connection == CLIENT and not share.known:
+            sent = sum(float(np.nansum(plan.graph.out_bytes[b.blocks])) for b in share.partition.bundles if b.source < 0)
+            fetched = sum(float(np.nansum(plan.graph.out_bytes[c])) for c in _fetched(plan, outputs))
+            _warn_of_slow_client(sent, fetched)
+        return share
+
     def _put(self, payload: Any) -> Any:
-        return ray.put(payload)
+        with ours():
+            return ray.put(payload)
 
     def _call(self, worker: int, n_out: int, *args: Any) -> list[Any]:
-        made = self.actors[worker].step.options(num_returns=1 + n_out).remote(*args)
+        with ours():
+            made = self.actors[worker].step.options(num_returns=1 + n_out).remote(*args)
         return made if n_out else [made]
 
     def _ask(self, worker: int, method: str, *args: Any) -> Any:
-        return getattr(self.actors[worker], method).remote(*args)
+        with ours():
+            return getattr(self.actors[worker], method).remote(*args)
 
     def _silent(self, workers: list[int], timeout_s: float) -> Any:
         # Asked by a task: from here a question would wait behind calls that wait for their arguments.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        return _no_pulse.options(scheduling_strategy=here).remote({w: self.actors[w] for w in workers}, timeout_s)
+        with ours():
+            here = on_node(ray.get_runtime_context().get_node_id(), soft=True)
+            return _no_pulse.options(scheduling_strategy=here).remote({w: self.actors[w] for w in workers}, timeout_s)
 
     def _wait(self, refs: list[Any], timeout_s: float) -> list[Any]:
-        return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0]
+        with ours():
+            return ray.wait(refs, num_returns=len(refs), timeout=timeout_s)[0]
 
     def _get(self, ref: Any) -> Any:
-        try:
+        with ours():
             return ray.get(ref)
-        except ray.exceptions.TaskCancelledError as error:
-            raise CallCancelled(str(error)) from error
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, ray.exceptions.TaskCancelledError):
-                raise CallCancelled(str(cause)) from error
-            if isinstance(cause, ray.exceptions.RayError):
-                raise WorkerGone(_first_lines(cause)) from error
-            raise cause from error
-        except ray.exceptions.RayError as error:
-            raise WorkerGone(_first_lines(error)) from error
 
     def _cancel(self, ref: Any) -> None:
         ray.cancel(ref)
@@ -176,8 +291,7 @@ class RayExecutor(ClusteredExecutor):
     def _end(self, worker: int) -> None:
         ray.kill(self.actors[worker])
         # A process that was stopped does not hear of it.
-        there = NodeAffinitySchedulingStrategy(self.node_ids[worker], soft=False)
-        _end_process.options(scheduling_strategy=there).remote(self.pids[worker])
+        _end_process.options(scheduling_strategy=on_node(self.node_ids[worker])).remote(self.pids[worker])
 
     def _place(self, worker: int) -> str:
         return f"node {self.node_ids[worker][:8]}, process {self.pids[worker]}"
@@ -186,10 +300,10 @@ class RayExecutor(ClusteredExecutor):
         ray.kill(self.actors[worker])  # it may only have been out of reach
         failed: dict[str, Exception] = {}  # nodes that do not start it; Ray may still take a dead node to be alive
         while True:
-            alive = [n["NodeID"] for n in _nodes() if n["NodeID"] not in failed]
+            alive = [n.id for n in _nodes() if n.id not in failed]
             if not alive:
                 error = next(iter(failed.values()))
-                raise WorkerLostError(f"worker {worker} went away and could not be started again: {_first_lines(error)}"
+                raise WorkerLostError(f"worker {worker} went away and could not be started again: {first_lines(error)}"
                                       "\n  See `ray status`; nums_core.init(...) connects anew.") from error
             if self.node_ids[worker] not in alive:
                 self.node_ids[worker] = min(alive, key=self.node_ids.count)
@@ -201,63 +315,48 @@ class RayExecutor(ClusteredExecutor):
                 failed[self.node_ids[worker]] = error
 
     def _shut(self) -> None:
-        if not ray.is_initialized():
+        actors = [*self.actors, *(a for new in self.joining.values() for a in new.actors)]
+        self.actors.clear()
+        self.joining.clear()
+        if connection() != self.connection:
             return
         try:
-            refs = [a.shutdown.remote() for a in self.actors]  # removes spill files
+            refs = [a.shutdown.remote() for a in actors]  # removes spill files
             ray.wait(refs, num_returns=len(refs), timeout=5.0)
-            for a in self.actors:
+            for a in actors:
                 ray.kill(a)
         finally:
-            self.actors.clear()
             if self.connected_here:
                 ray.shutdown()
 
 
-def _connect(address: str | None, num_workers: int, options: dict[str, Any]) -> bool:
-    """Connect to Ray unless this process is; whether that was done here."""
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options = {"logging_level": logging.WARNING} | options
-    if address is None:
-        # Refs that a worker's death has left behind, and nobody reads, are no news.
-        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-        # address="local": a cluster named in RAY_ADDRESS is joined only where the user asks for it.
-        ray.init(address="local", **{"num_cpus": num_workers or available_cpus(), "include_dashboard": False} | options)
-        return True
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        raise ConfigError(f"no Ray cluster answers at {address!r}: {error}. Start one with `ray start --head`, or leave "
-                          "the address out to start one on this machine") from error
-    except ValueError as error:
-        if "ray[client]" in str(error):
-            raise MissingBackendError(f"the address {address!r} needs Ray's client, which is not installed here; "
-                                      "pip install ray[client]") from error
-        raise
-    return True
+def _close(executor: weakref.ref[RayExecutor]) -> None:
+    made = executor()
+    if made is not None:
+        made.close()
 
 
-def _nodes() -> list[dict[str, Any]]:
-    """Nodes that are alive and have a CPU, the head first, the others by address."""
-    found = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= 1]
-    if not found:
-        raise ConfigError("the Ray cluster has no node with a CPU; start it with num_cpus of 1 or more")
-    return sorted(found, key=lambda n: ("node:__internal_head__" not in n["Resources"], n["NodeManagerAddress"],
-                                        n["NodeManagerPort"], n["NodeID"]))
+def _kind() -> Any:
+    """The class of the actors. No CPU is reserved: they hold blocks between runs, when other work may have the cores."""
+    return ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, enable_task_events=False,
+                      concurrency_groups={"pulse": 1})(_RayWorker)
 
 
-def _describe(nodes: list[dict[str, Any]], per_node: int, threads: int, memory_bytes: int) -> Cluster:
-    workers = []
-    for k, node in enumerate(nodes):
-        cpus, memory = int(node["Resources"]["CPU"]), node["Resources"].get("memory", 4 * 2**30)
-        worker = Worker(k, threads or max(1, cpus // per_node), memory_bytes or int(MEMORY_SHARE * memory / per_node))
-        workers += [worker] * per_node
-    return Cluster(tuple(workers), NETWORK_LINK, LOCAL_LINK, kind="ray")
+def _nodes() -> list[Node]:
+    return usable(ray.nodes())
 
 
-def _first_lines(error: BaseException) -> str:
-    """The first lines of Ray's message, which says what happened to the worker."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:4])[:400]
+def _fetched(plan: Plan, outputs: Sequence[Output]) -> list[slice]:
+    """Blocks that come to the driver."""
+    families = [plan.graph.families[k] for k in plan.graph.outputs]
+    return [slice(f.start, f.stop) for f, o in zip(families, outputs, strict=True) if not o.keep]
+
+
+def _warn_of_slow_client(sent_bytes: float, fetched_bytes: float) -> None:
+    for n_bytes, way, remedy in (
+            (sent_bytes, "goes to the cluster", "read the data on the workers (from_zarr, creation functions, random), or "
+             "persist() once what every run needs"),
+            (fetched_bytes, "comes back", "reduce first, keep it there with persist(), or write it with to_zarr")):
+        if n_bytes > CLIENT_BYTES:
+            warnings.warn(f"{format_bytes(n_bytes)} {way} through Ray's client, which carries some 0.16 GB/s. Start the driver "
+                          f"on the cluster (`ray job submit`), or {remedy}.", stacklevel=2)

@@ -56,9 +56,9 @@ class SimulatedCluster:
         """Ids of the nodes, the head first."""
         return list(self._nodes)
 
-    def add(self) -> str:
-        """One more node; returns its id."""
-        node = self._cluster.add_node(**self._options)
+    def add(self, **options: Any) -> str:
+        """One more node; returns its id. `options` are Ray's (`num_cpus`, `num_gpus`, `memory`), where it is to differ."""
+        node = self._cluster.add_node(**{**self._options, **options})
         self._nodes[node.node_id] = node
         return str(node.node_id)
 

@@ -47,7 +47,7 @@ def run_plan(executor: ClusteredExecutor, plan: Plan, inputs: Sequence[Any], out
     for i, o in enumerate(outputs):
         goal.want(i, True)
         if o.keep:
-            goal.kept[i] = executor.new_held(making.home(i), known, i)
+            goal.kept[i] = executor.new_held(goal.home(i), known, i)
     recovery = Recovery(executor, goal)
     recovery.go()
     if len(recovery.runs) > 1:
@@ -221,7 +221,7 @@ class Recovery:
         if origin.output not in goal.kept:
             held = origin.held()
             goal.kept[origin.output] = held if held is not None else self.executor.new_held(
-                making.home(origin.output), None, -1)
+                goal.home(origin.output), None, -1)
         goal.want(origin.output, rows)
         return goal
 
@@ -260,7 +260,7 @@ class Recovery:
         """The part of a goal's plan that is to be run; steps of a loop have the same one."""
         there, stores = goal.there()
         homes = [s.held.home.tobytes() for s in stores]
-        key = (id(goal.plan), missing.tobytes(), there.tobytes(), *homes, *[s.slot for s in stores])
+        key = (goal.plan, missing.tobytes(), there.tobytes(), *homes, *[s.slot for s in stores])
         if key not in self.cuts:
             outputs = [i for i in range(len(goal.making.outputs)) if i in goal.wanted]
             cut = part_of(goal.plan, missing, there, stores, outputs)
