@@ -172,19 +172,25 @@ class ClusterRun:
     def _report(self, run_s: float) -> Report:
         plan, n = self.plan, self.executor.cluster.n_workers
         report = Report(run_s=run_s, n_tasks=int((~plan.graph.is_leaf).sum()), flop=float(plan.graph.flop.sum()),
-                        policy=plan.policy, peak_bytes=np.zeros(n), bytes_moved=self.partition.leaf_bytes)
+                        policy=plan.policy, peak_bytes=np.zeros(n), bytes_in=self.partition.leaf_in.copy(),
+                        bytes_out=self.partition.leaf_out.copy())
         last: dict[int, Status] = {}
         for c, call in enumerate(self.partition.calls):
             s = last[call.worker] = self.statuses[c]
             report.spans.extend(s.spans)
             report.memory.extend(s.memory)
             extra = len(s.import_bytes) - len(call.imports)
-            from_driver = [False] * extra + [self.partition.bundles[k].source < 0 for k in call.imports]
-            report.bytes_moved += sum(b for b, d in zip(s.import_bytes, from_driver, strict=True) if not d)
+            sources = [self.partition.bundles[k].source for k in call.imports]
+            report.bytes_in[call.worker] += sum(s.import_bytes[:extra])  # held blocks that were not where planned
+            for source, n_bytes in zip(sources, s.import_bytes[extra:], strict=True):
+                if source >= 0:
+                    report.bytes_in[call.worker] += n_bytes
+                    report.bytes_out[self.partition.calls[source].worker] += n_bytes
         for w, s in last.items():
             report.peak_bytes[w] = s.peak_bytes
             report.spilled_bytes += s.spilled_bytes
             report.unspilled_bytes += s.unspilled_bytes
+        report.bytes_moved = float(report.bytes_in.sum())
         if plan.prediction is not None:
             report.predicted_s = plan.prediction.seconds
             report.predicted_peak_bytes = plan.prediction.peak_bytes
