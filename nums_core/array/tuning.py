@@ -95,7 +95,7 @@ def _soonest(plans: list[tuple[float, int, Plan, tuple[Chunks, ...]]]) -> tuple[
 
 
 def _aspect(chunks: tuple[Chunks, ...]) -> float:
-    """Of the thinnest block among those of axes that are cut: the longest edge by the shortest of a cut axis, in powers of 4."""
+    """How thin blocks are: the longest edge by the shortest one of a cut axis, the worst of all arrays, in powers of 4."""
     worst = 1.0
     for axes in chunks:
         cut = [max(c) for c in axes if len(c) > 1]

@@ -68,6 +68,8 @@ def _flat(codes: Iterable[Code]) -> Iterator[Code]:
 
 
 def _own_bytes(code: Code, part: Any) -> int:
+    if isinstance(part, tuple):  # a named one, which pickles as it is
+        return sum(_own_bytes((_OTHER,), p) for p in part)
     if code[0] == _OTHER:
         return getattr(part, "nbytes", 0)
     return part.nbytes if code[2] is None else math.prod(code[2][0]) * part.itemsize

@@ -44,7 +44,8 @@ def account(graph: TaskGraph, worker: np.ndarray, moves: Moves, cluster: Cluster
     n = cluster.n_workers
     lam = price_inside_node(cluster) if lam is None else lam
     mem = np.bincount(worker, graph.out_bytes, n)
-    into, out, moved = np.zeros(n), np.zeros(n), 0.0
+    into: np.ndarray = np.zeros(n)
+    out, moved = into, 0.0
     if len(moves.block):
         size = graph.out_bytes[moves.block]
         cost = np.where(cluster.node_of[moves.src] == cluster.node_of[moves.dst], lam * size, size)

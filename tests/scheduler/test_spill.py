@@ -91,7 +91,7 @@ def test_a_placement_that_fits_is_preferred_to_the_best_by_F():  # noqa: N802
     """By F all is made beside the large blocks, 32 MiB; half of it on each worker fits."""
     graph, made = lopsided(16), slice(32, 48)
     roomy = make_plan(graph, Cluster.regular(2))
-    tight = Cluster(tuple(Worker(n, memory_bytes=28 * 2**20, disk_bytes_per_s=2e7) for n in range(2)))
+    tight = Cluster(tuple(Worker(n, memory_bytes=25 * 2**20, disk_bytes_per_s=2e7) for n in range(2)))
     plan = make_plan(graph, tight)
     plan.validate()
     assert (roomy.worker[made] == 0).all() and _asked(roomy, tight) > 0
