@@ -43,6 +43,7 @@ if _TYPE_CHECKING:
     from nums_core.array.quantiles import *
     from nums_core.array.sets import *
     from nums_core.array.signals import *
+    from nums_core.array.tuning import *
 
 _FAMILIES = (
     "assignment", "binary", "block_view", "blocks", "computing", "contractions", "creation", "diagonals",
@@ -64,6 +65,7 @@ _DEFERRED = {
         "convolve", "correlate", "gradient", "poly", "polyadd", "polyder", "polydiv", "polyfit", "polyint",
         "polymul", "polysub", "polyval", "roots", "trapezoid", "unwrap",
     ),
+    "tuning": ("tune_chunks",),
 }
 _LAZY = ("fft", "lib", "linalg", "ma", "random", "stats")
 

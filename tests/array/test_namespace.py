@@ -47,7 +47,7 @@ ARRAY_API = """
     __array_namespace_info__ __array_api_version__
 """.split()
 
-OURS = "checkpoint explain jit last_report cumreduction from_hdf5 in1d sliding_window_view".split()
+OURS = "checkpoint explain jit last_report cumreduction from_hdf5 in1d sliding_window_view tune_chunks".split()
 SUBPACKAGES = ["lib", "linalg", "random"]
 
 METHODS = """

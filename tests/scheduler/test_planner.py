@@ -16,6 +16,7 @@ from nums_core.runtime.cluster import Cluster, Worker
 from nums_core.scheduler import make_plan
 from nums_core.scheduler.layout import Layout
 from nums_core.scheduler.portfolio import POLICIES, SEARCH_TASKS
+from nums_core.scheduler.shares import held_bytes, shares
 
 from .graphs import (
     aligned,
@@ -48,9 +49,10 @@ def test_any_plan_is_sound(seed, cluster, layout, reduction_order, policy):
     want = results(graph, value_of(graph))
     assert [list(map(same, r)) for r in got] == [list(map(same, r)) for r in want]
     # Every root at its layout worker, every leaf where it is.
+    positions = Layout(cluster, layout, shares=shares(cluster, held_bytes(graph)))
     for f in plan.graph.outputs:
         family = plan.graph.families[f]
-        assert (plan.worker[family.start:family.stop] == Layout(cluster, layout).workers(family.grid)).all()
+        assert (plan.worker[family.start:family.stop] == positions.workers(family.grid)).all()
     fixed = plan.graph.home >= 0
     assert (plan.worker[fixed] == plan.graph.home[fixed]).all()
     # Books balance.
@@ -191,7 +193,7 @@ def test_single_task(cluster):
     plan = make_plan(b.build((f,)), cluster)
     plan.validate()
     assert plan.worker.tolist() == [0] and plan.prediction.peak_bytes[0] == 8
-    assert plan.prediction.seconds == pytest.approx(1e9 / cluster.workers[0].flop_per_s)
+    assert plan.prediction.seconds == pytest.approx(1e9 / cluster.workers[0].flop_per_s, rel=1e-3)
 
 
 def test_unlike_workers_and_nodes():

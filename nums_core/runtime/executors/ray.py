@@ -17,7 +17,7 @@ from typing import Any
 
 from nums_core import config
 from nums_core.errors import ConfigError, MissingBackendError, WorkerLostError
-from nums_core.runtime.cluster import Cluster, Link, Worker, available_cpus
+from nums_core.runtime.cluster import CallCost, Cluster, Link, Worker, available_cpus
 from nums_core.runtime.executors.clustered import CallCancelled, ClusteredExecutor, WorkerGone
 from nums_core.runtime.remote import WorkerHost
 
@@ -28,9 +28,14 @@ except ImportError as _error:
     raise MissingBackendError("computing on Ray needs the package ray, which is not installed here; "
                               "pip install nums-core[ray]") from _error
 
-# Between two actors a block is written to shared memory and mapped; between nodes it also crosses the network once.
-# Rates are those of Ray's own benchmarks for many blocks in one message, cut to what a loaded machine does.
-LOCAL_LINK, NETWORK_LINK = Link(100e-6, 2e9), Link(200e-6, 6e8)
+# Between two actors a block is written to shared memory and mapped; between nodes it also crosses the network once. What is
+# smaller than Ray's limit travels inside the reply, by way of the driver. Rates are those of Ray's own benchmarks for many
+# blocks in one message, cut to what a loaded machine does; `nums_core.calibrate()` measures them for predictions.
+INLINE_BYTES = 100e3
+LOCAL_LINK = Link(300e-6, 2e9, INLINE_BYTES, 150e-6)
+NETWORK_LINK = Link(1e-3, 6e8, INLINE_BYTES, 300e-6)
+DRIVER_LINK, GATHER_LINK = Link(400e-6, 1e9, INLINE_BYTES), Link(200e-6, 1e9, INLINE_BYTES)
+CALL = CallCost(submit_s=250e-6, start_s=400e-6, run_s=1e-3)
 START_S = 60.0
 # Of the memory Ray offers on a node; the rest is for Python, buffers and what kernels take for themselves.
 MEMORY_SHARE = 0.8
@@ -254,7 +259,7 @@ def _describe(nodes: list[dict[str, Any]], per_node: int, threads: int, memory_b
         cpus, memory = int(node["Resources"]["CPU"]), node["Resources"].get("memory", 4 * 2**30)
         worker = Worker(k, threads or max(1, cpus // per_node), memory_bytes or int(MEMORY_SHARE * memory / per_node))
         workers += [worker] * per_node
-    return Cluster(tuple(workers), NETWORK_LINK, LOCAL_LINK, kind="ray")
+    return Cluster(tuple(workers), NETWORK_LINK, LOCAL_LINK, "ray", DRIVER_LINK, GATHER_LINK, CALL)
 
 
 def _first_lines(error: BaseException) -> str:
