@@ -83,7 +83,7 @@ class DaskHost(WorkerHost):
         with self.lock:
             self.in_progress = run
             try:
-                status, *payloads = self.step(run, *_filled(arguments, imports))
+                status, *payloads = self.step(*_filled(arguments, imports))
                 made = [None if p is None else Parcel.of(p) for p in payloads]
                 answer = Parcel.of(status)
             except Exception as error:  # something does not pickle, or its module is missing here
