@@ -93,7 +93,7 @@ class DaskExecutor(ClusteredExecutor):
         self.uid = uuid.uuid4().hex[:12]
         self.tickets = itertools.count(1)
         self.tails: dict[int, Ref] = {}  # the last call of each worker
-        self.errands: list[Ref] = []  # questions on their way that nobody waits for
+        self.stopping: dict[int, set[Ref]] = {}  # of runs that are being stopped: calls to be waited for
         self._labels: dict[tuple[int, int], list[str]] = {}  # of the steps, by plan and worker
         self._naming: dict[int, list[str]] = {}  # of the run that is being handed over, by worker
         infos = _workers(client, workers)
@@ -119,10 +119,14 @@ class DaskExecutor(ClusteredExecutor):
 
     def _await_hosts(self, workers: Sequence[int]) -> None:
         asked = {self._ask(w, "ping"): self.places[w].address for w in workers}
-        late = asked.keys() - set(self._wait(list(asked), START_S))
-        if late:
-            raise WorkerLostError(f"the Dask workers {', '.join(asked[r] for r in late)} did not answer within "
-                                  f"{START_S:.0f} s; see whether they are busy or paused on Dask's dashboard")
+        until = time.monotonic() + START_S
+        while late := asked.keys() - set(self._wait(list(asked), CHECK_S)):
+            gone = {asked[r] for r in late} - self._addresses()
+            if gone:
+                raise WorkerGone(f"the Dask worker {min(gone)} is gone")
+            if time.monotonic() > until:
+                raise WorkerLostError(f"the Dask workers {', '.join(asked[r] for r in late)} did not answer within "
+                                      f"{START_S:.0f} s; see whether they are busy or paused on Dask's dashboard")
         for ref, address in asked.items():
             try:
                 self._get(ref)
@@ -175,14 +179,18 @@ class DaskExecutor(ClusteredExecutor):
             place = self.places[worker]
             ref = self.tasks.submit(self._ref(method, worker), dask_worker.ask, place.ident, method, Parcel.of(args),
                                     place.actor)
-            self.errands = [r for r in self.errands if not r.future.done()]
-            if method in UNREAD:
-                self.errands.append(ref)
+        if method == "abandon":
+            self.stopping.pop(args[0], None)
+            self.tasks.give_up(args[0])
+        if method in UNREAD:
+            self.tasks.outcome(ref)  # holds it until it is there
         return ref
 
     def _wait(self, refs: list[Ref], timeout_s: float) -> list[Ref]:
         with self.lock:
             self.tasks.hand_over()
+            for run, running in self.stopping.items():
+                self.tasks.give_up(run, running)
         if self.tasks.closed:
             raise ConfigError(CLOSED)
         outcomes = {self.tasks.outcome(r): r for r in refs}
@@ -191,15 +199,16 @@ class DaskExecutor(ClusteredExecutor):
     def _get(self, ref: Ref) -> Any:
         while not self._wait([ref], CHECK_S):
             continue
-        with self.tasks.translated():
-            parcel = self.tasks.outcome(ref).result()
+        parcel = self.tasks.outcome(ref).result()
         return None if parcel is None else parcel.open()
 
     def _cancel(self, ref: Ref) -> None:
-        for place in self.places:
-            if place.address == ref.address:
+        """Of a run that is being stopped, calls in progress are ended and waited for; the rest Dask forgets."""
+        if ref.run not in self.stopping:
+            for place in self.places:
                 self.tasks.begin(self.client.run(dask_worker.stop, place.ident, ref.run, workers=[place.address],
                                                  on_error="ignore", asynchronous=True))
+        self.stopping.setdefault(ref.run, set()).add(ref)
 
     def _dead(self) -> list[int]:
         alive = self._addresses()
@@ -220,8 +229,8 @@ class DaskExecutor(ClusteredExecutor):
     def _shut(self) -> None:
         """Let go of the actors; Dask ends the hosts."""
         self.tasks.batch.clear()
-        for held in (self.errands, self.tails, self.places):
-            held.clear()
+        self.tails.clear()
+        self.places.clear()
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Container, Coroutine
 from typing import Any, NamedTuple
 
 from nums_core.errors import ConfigError, MissingBackendError
@@ -65,9 +65,11 @@ class Ref:
         self.outcome: concurrent.futures.Future[Any] | None = None
 
     def fail(self, error: BaseException) -> None:
-        self.outcome = concurrent.futures.Future()
+        before, self.outcome = self.outcome, concurrent.futures.Future()
         self.outcome.set_exception(error)
         self.let_go()
+        if before is not None:
+            before.cancel()
 
     def let_go(self) -> None:
         """It was read. `read` is set first: who finds it unset can still take hold of the key."""
@@ -97,6 +99,7 @@ class Tasks:
     def __init__(self, client: Any) -> None:
         self.client, self.direct = client, False
         self.batch: list[Task] = []
+        self.wanted: weakref.WeakSet[Ref] = weakref.WeakSet()  # handed over and not read, as far as somebody holds them
 
     def add(self, ref: Ref, priority: int, function: Callable[..., Any], *args: Any) -> Ref:
         """A task that makes `ref` when it is handed over. Refs among `args` are what it reads."""
@@ -128,10 +131,12 @@ class Tasks:
             self._scatter(batch)
             self._submit(batch)
         except BaseException as error:
+            known = self.known(error)
             for task in batch:
-                task.ref.fail(self.known(error) if isinstance(error, Exception) else CallCancelled("interrupted"))
-            with self.translated():
+                task.ref.fail(known if isinstance(known, Exception) else CallCancelled("interrupted"))
+            if known is error:
                 raise
+            raise known from error
 
     def _scatter(self, batch: list[Task]) -> None:
         """Send the driver's values to the workers that read them first."""
@@ -163,6 +168,13 @@ class Tasks:
         wanted = [task.ref for task in batch if task.ref.wanted]
         for ref, future in zip(wanted, self.client.get(graph, [r.key for r in wanted], sync=False), strict=True):
             ref.future = future
+            self.wanted.add(ref)
+
+    def give_up(self, run: int, but: Container[Ref] = ()) -> None:
+        """Let Dask forget the run's tasks, those in `but` excepted. What is running runs to its end."""
+        for ref in list(self.wanted):
+            if ref.run == run and ref not in but and not ref.read:
+                ref.fail(CallCancelled("given up with its run"))
 
     # -- values -------------------------------------------------------------------------------------------------------
 
@@ -179,6 +191,12 @@ class Tasks:
     async def _value(self, ref: Ref) -> Any:
         try:
             return await self.client.gather(ref.future, direct=self.direct, asynchronous=True)
+        except BaseException as error:
+            # Dask's cancellation of a future is the event loop's own for a coroutine. Tracebacks would hold the future.
+            known, error = self.known(error), error.with_traceback(None)
+            if known is error:
+                raise
+            raise known from error
         finally:
             ref.let_go()
 
@@ -211,13 +229,3 @@ class Tasks:
         if isinstance(error, LOST) or (type(error) is RuntimeError and "Actor was lost" in str(error)):
             return WorkerGone(f"{type(error).__name__}: {error}"[:400])
         return error
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            known = self.known(error)
-            if known is error:
-                raise
-            raise known from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import threading
 import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ class DaskHost(WorkerHost):
         self.lock = threading.Lock()
         self.in_progress = 0  # number of the run
         self.stopping: set[int] = set()
+        self.over: deque[int] = deque(maxlen=100)  # runs that were abandoned, should a call of theirs still come
         self.made: dict[tuple[int, int, int], Parcel] = {}
         HOSTS[ident] = self
 
@@ -81,6 +83,8 @@ class DaskHost(WorkerHost):
     def call(self, run: int, ticket: int, n_out: int, arguments: Parcel, imports: tuple[Parcel | None, ...]) -> Parcel:
         """One step; its results are filed under `ticket`. Returns its Status."""
         with self.lock:
+            if run in self.over:
+                return Parcel.of(Status(stopped=True))
             self.in_progress = run
             try:
                 status, *payloads = self.step(*_filled(arguments, imports))
@@ -100,6 +104,7 @@ class DaskHost(WorkerHost):
     def abandon(self, run: int, keep: list[int]) -> None:
         super().abandon(run, keep)
         self.stopping.discard(run)
+        self.over.append(run)
         for place in [p for p in self.made if p[0] == run]:
             del self.made[place]
 

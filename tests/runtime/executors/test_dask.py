@@ -267,7 +267,7 @@ def test_every_exception_of_dasks_is_known(dask_executor):
         except ImportError:
             continue
         for name, kind in inspect.getmembers(loaded, inspect.isclass):
-            if issubclass(kind, Exception) and kind.__module__.startswith("distributed"):
+            if issubclass(kind, BaseException) and kind.__module__.startswith("distributed"):
                 found[name] = kind
     assert {"KilledWorker", "CommClosedError", "FutureCancelledError", "RPCClosed"} <= found.keys()
     elsewhere = set(" ".join(ELSEWHERE.values()).split())
