@@ -118,18 +118,23 @@ def test_workers_may_differ():
 def test_the_client_stays_the_users_and_nothing_stays_on_the_workers(dask_client, dask_executor):
     from nums_core.runtime.executors.dask import DaskExecutor
 
-    def hosts():
-        from nums_core.runtime.executors.dask_worker import HOSTS
-        return list(HOSTS)
-
     made = DaskExecutor(dask_client, workers=[dask_executor.places[0].address])
+    uid = made.uid
+
+    def hosts():
+        import gc
+
+        from nums_core.runtime.executors.dask_worker import HOSTS
+        gc.collect()
+        return [h for h in HOSTS if h.startswith(uid)]
+
     plan, outputs = chain(made, keep=True)
     (held,), _ = made.run(plan, [ZEROS], outputs)
     assert made.cluster.n_workers == 1 and len(keys(dask_client, made.uid)) == 1  # the host
     made.close()
     made.close()
     assert keys(dask_client, made.uid) == []
-    assert not [h for found in dask_client.run(hosts).values() for h in found if h.startswith(made.uid)]
+    assert set(map(tuple, dask_client.run(hosts).values())) == {()}
     assert dask_client.submit(sum, [1, 2], pure=False).result() == 3
     with pytest.raises(ConfigError, match=r"nums_core\.init"):
         made.fetch(held)
@@ -156,7 +161,7 @@ def test_a_client_that_is_closed_takes_the_hosts_along(dask_client):
 def test_names_on_the_dashboard(dask_client, dask_executor):
     s = Sketch()
     v = s.reduce("sum", s.apply("multiply", s.view(0, ((500,) * 4,)), 2.0), (0,))
-    plan, outputs = s.plan(dask_executor.cluster, [v], place="turned")
+    plan, outputs = s.plan(dask_executor.cluster, [v])
     dask_executor.run(plan, [ZEROS], outputs)
     groups = dask_client.run_on_scheduler(lambda dask_scheduler: dict.fromkeys(dask_scheduler.task_prefixes))
     assert "nums-multiply-sum" in groups and "nums-result" in groups and "nums-worker" in groups
@@ -199,8 +204,9 @@ def test_large_blocks_go_from_worker_to_worker_once(dask_client, dask_executor):
     (got,), report = dask_executor.run(plan, [x], outputs)
     moved = sum(dask_client.run(received).values()) - before
     np.testing.assert_array_equal(got, x + 1 + 1)
-    assert report.bytes_moved == plan.bytes_moved > 0
-    assert plan.bytes_moved <= moved < 1.01 * plan.bytes_moved
+    assert report.bytes_moved == plan.bytes_moved
+    made = plan.move_block[~plan.graph.is_leaf[plan.move_block]]  # the others come from here
+    assert 0 < x.nbytes <= plan.graph.out_bytes[made].sum() <= moved < 1.01 * x.nbytes
     assert {w for _, w, *_ in report.spans} == {0, 1}
 
 
@@ -260,7 +266,7 @@ def test_every_exception_of_dasks_is_known(dask_executor):
 
     found = {}
     for module in pkgutil.walk_packages(distributed.__path__, "distributed."):
-        if any(part in module.name for part in ("tests", "dashboard", "cli", "utils_test", "preload", "nvml", "rmm")):
+        if any(part in module.name for part in (".tests", "dashboard", ".cli.", "utils_test", "preload", "nvml", "rmm")):
             continue
         try:
             loaded = importlib.import_module(module.name)
