@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import weakref
 from collections.abc import Callable, Container, Coroutine
 from typing import Any, NamedTuple
@@ -65,16 +66,21 @@ class Ref:
         self.outcome: concurrent.futures.Future[Any] | None = None
 
     def fail(self, error: BaseException) -> None:
-        before, self.outcome = self.outcome, concurrent.futures.Future()
+        self.outcome = concurrent.futures.Future()
         self.outcome.set_exception(error)
         self.let_go()
-        if before is not None:
-            before.cancel()
 
     def let_go(self) -> None:
-        """It was read. `read` is set first: who finds it unset can still take hold of the key."""
+        """It was read, or nobody will. `read` is set first: who finds it unset can still take hold of the key.
+
+        Whoever still waits for the value meets a cancelled future. (To cancel the waiting itself would cancel all that
+        the client gathers at this moment.)
+        """
         self.read = True
-        self.future = None
+        future, self.future = self.future, None
+        if future is not None:
+            with contextlib.suppress(RuntimeError):  # the client's event loop is closed
+                future.release()
         self.holds.clear()
 
 

@@ -164,7 +164,7 @@ def test_names_on_the_dashboard(dask_client, dask_executor):
     plan, outputs = s.plan(dask_executor.cluster, [v])
     dask_executor.run(plan, [ZEROS], outputs)
     groups = dask_client.run_on_scheduler(lambda dask_scheduler: dict.fromkeys(dask_scheduler.task_prefixes))
-    assert "nums-multiply-sum" in groups and "nums-result" in groups and "nums-worker" in groups
+    assert {"nums-multiply-sum", "nums-result", "nums-worker"} <= groups.keys()
 
 
 def test_calls_grow_with_phases_not_with_tasks(dask_client, dask_executor):
@@ -261,6 +261,12 @@ ELSEWHERE = {
 }
 
 
+def _met(kind):
+    """One of them, whatever its constructor wants and its text is made of."""
+    made = type(kind.__name__, (kind,), {"__init__": lambda self: None, "__str__": lambda self: "met"})
+    return made()
+
+
 def test_every_exception_of_dasks_is_known(dask_executor):
     import distributed
 
@@ -278,7 +284,7 @@ def test_every_exception_of_dasks_is_known(dask_executor):
     assert {"KilledWorker", "CommClosedError", "FutureCancelledError", "RPCClosed"} <= found.keys()
     elsewhere = set(" ".join(ELSEWHERE.values()).split())
     unknown = [name for name, kind in found.items() if name not in elsewhere
-               and not isinstance(dask_executor.tasks.known(kind.__new__(kind)), WorkerGone)]
+               and not isinstance(dask_executor.tasks.known(_met(kind)), WorkerGone)]
     assert unknown == []
 
 
