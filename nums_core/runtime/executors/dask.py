@@ -331,6 +331,6 @@ def labels(part: Part) -> list[str]:
         family = np.searchsorted(first, tasks, side="right") - 1
         work = np.bincount(family, g.flop[tasks] + np.nan_to_num(g.out_bytes[tasks]), len(g.families))
         most = sorted(k for k in np.argsort(-work, kind="stable")[:3].tolist() if work[k] > 0)
-        names = [g.families[k].label or g.families[k].kernel.name for k in most]
-        made.append("-".join(dict.fromkeys(w for n in names for w in re.findall("[a-zA-Z]+", n.split()[0].split(".")[0]))) or "lend")
+        names = [re.split(r"[ .]", g.families[k].label or g.families[k].kernel.name)[0] for k in most]
+        made.append("-".join(dict.fromkeys(w for n in names for w in re.findall("[a-zA-Z]+", n))) or "lend")
     return made
