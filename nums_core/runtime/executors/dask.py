@@ -179,9 +179,9 @@ class DaskExecutor(ClusteredExecutor):
             place = self.places[worker]
             ref = self.tasks.submit(self._ref(method, worker), dask_worker.ask, place.ident, method, Parcel.of(args),
                                     place.actor)
-        if method == "abandon":
-            self.stopping.pop(args[0], None)
-            self.tasks.give_up(args[0])
+            if method == "abandon":
+                self.stopping.pop(args[0], None)
+                self.tasks.give_up(args[0])
         if method in UNREAD:
             self.tasks.outcome(ref)  # holds it until it is there
         return ref
@@ -204,11 +204,12 @@ class DaskExecutor(ClusteredExecutor):
 
     def _cancel(self, ref: Ref) -> None:
         """Of a run that is being stopped, calls in progress are ended and waited for; the rest Dask forgets."""
-        if ref.run not in self.stopping:
-            for place in self.places:
-                self.tasks.begin(self.client.run(dask_worker.stop, place.ident, ref.run, workers=[place.address],
-                                                 on_error="ignore", asynchronous=True))
-        self.stopping.setdefault(ref.run, set()).add(ref)
+        with self.lock:
+            if ref.run not in self.stopping:
+                for place in self.places:
+                    self.tasks.begin(self.client.run(dask_worker.stop, place.ident, ref.run, workers=[place.address],
+                                                     on_error="ignore", asynchronous=True))
+            self.stopping.setdefault(ref.run, set()).add(ref)
 
     def _dead(self) -> list[int]:
         alive = self._addresses()
