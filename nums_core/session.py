@@ -211,9 +211,9 @@ def init(address: str | None = None, *, ray: Any = None, dask: Any = None, execu
 
 def _make_executor(address: str | None, ray: Any, dask: Any, threads: int | None, memory_bytes: int) -> Executor:
     if dask is not None:
-        from nums_core.runtime.executors.dask import DaskExecutor  # type: ignore[import-not-found]
+        from nums_core.runtime.executors.dask import DaskExecutor
 
-        return DaskExecutor(dask)
+        return DaskExecutor(dask, memory_bytes=memory_bytes)
     if ray or (address not in (None, "local")):
         from nums_core.runtime.executors.ray import RayExecutor
 

@@ -36,6 +36,7 @@ from nums_core.array.statistics import *
 from nums_core.array.stores import *
 
 if _TYPE_CHECKING:
+    from nums_core.array.exchange import *
     from nums_core.array.gufuncs import *
     from nums_core.array.histograms import *
     from nums_core.array.padding import *
@@ -52,6 +53,7 @@ _FAMILIES = (
 )
 # Families that a first result does without: their names, by which they are imported when first used.
 _DEFERRED = {
+    "exchange": ("from_dask",),
     "gufuncs": ("apply_along_axis", "apply_gufunc", "apply_over_axes", "as_gufunc", "gufunc", "vectorize"),
     "histograms": ("bincount", "histogram", "histogram2d", "histogram_bin_edges", "histogramdd"),
     "padding": ("pad",),
