@@ -101,7 +101,7 @@ def _aligned(buffer: memoryview) -> memoryview:
         return buffer
     own = np.empty(buffer.nbytes, np.uint8)
     own[:] = np.frombuffer(buffer, np.uint8)
-    return memoryview(own).toreadonly()
+    return own.data.toreadonly()
 
 
 class DaskHost(WorkerHost):
