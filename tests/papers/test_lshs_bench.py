@@ -1,5 +1,7 @@
 """bench/papers: the experiments are right, plans without placement are counted rightly, and the bench cannot rot."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy
@@ -90,8 +92,13 @@ def test_the_quick_mode(capsys):
     assert said.count("portfolio / dealt") == said.count("portfolio / nearest") == len(EXPERIMENTS)
 
 
+def test_simulation_does_without_ray():
+    code = "import sys, bench.papers.lshs, bench.papers.simulated, bench.papers.pictures; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_known_bytes():
-    """What `lower bounds` say of aligned work and of sums of partial results on k nodes."""
+    """Nothing for aligned work, k - 1 partial results for sums over k nodes."""
     assert plan_of("add").bytes_moved == 0
     assert plan_of("xty").bytes_moved == 3 * 256 * 256 * 8
     assert plan_of("sum").bytes_moved == 3 * 256 * 8
