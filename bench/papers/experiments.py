@@ -124,7 +124,7 @@ def _square(n_bytes: float, blocks: int) -> tuple[Cut, ...]:
     return (Cut((n, n), (g, g)),) * 2
 
 
-def _cube(n_bytes: float, grid: tuple[int, int, int]) -> tuple[int, ...]:
+def _cube(n_bytes: float, grid: tuple[int, ...]) -> tuple[int, ...]:
     n = max(grid) * max(1, round((n_bytes / ITEM) ** (1 / 3) / max(grid)))
     return n, n, n
 
