@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from nums_core.runtime.executors.local import LocalExecutor
@@ -43,6 +46,10 @@ class TestLoopback(ExecutorSuite):
     def holds(self, executor):
         return sum(host.ping() for host in executor.hosts)
 
+    def lose(self, executor, worker):
+        executor.die(worker)
+        return True
+
 
 class TestLoopbackThatSpills(TestLoopback):
     @pytest.fixture(scope="class")
@@ -61,6 +68,10 @@ class TestRay(ExecutorSuite):
 
     def holds(self, executor):
         return sum(executor._get(executor._ask(w, "ping")) for w in range(executor.cluster.n_workers))
+
+    def lose(self, executor, worker):
+        os.kill(executor.pids[worker], signal.SIGKILL)
+        return True
 
 
 @pytest.mark.dask
