@@ -87,9 +87,8 @@ def _rules(problem: Problem, policy: str, seed: int) -> Iterator[tuple[str, Rule
     for name, rule in RULES.items():
         if policy == name or (all_members and (name != "2.5d" or problem.layered)):
             yield name, rule
-    width = beam.width_for(tasks)
-    if policy == "beam" or (all_members and width):
-        yield "beam", _given(beam.Beam(problem, width or 1).run())
+    if policy == "beam" or (all_members and tasks <= SEARCH_TASKS):
+        yield "beam", _given(beam.Beam(problem, beam.width_for(tasks)).run())
     if policy == "lshs" or all_members:
         if tasks > SEARCH_TASKS:
             yield "lshs", Sweep(problem, seed)

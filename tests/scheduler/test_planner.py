@@ -91,6 +91,18 @@ def test_xty_local_moves_k_minus_1_partials(k, layout):
     assert plan.bytes_moved == (k - 1) * 256
 
 
+@pytest.mark.parametrize("name, dtype, exact", [
+    ("max", "<i8", True), ("sum", "<i4", True), ("any", "|b1", True), ("max", "<f8", False), ("sum", "<f8", False),
+    ("sum", None, False), ("moments", "<f8", False),
+])
+def test_exact_reductions_need_not_keep_to_the_tree(name, dtype, exact):
+    """48 partials on 3 workers: two cross, or the six that the fixed tree needs."""
+    b = GraphBuilder()
+    x = b.ids(b.add(Kernel("leaf", (0,)), (48,), np.zeros((48, 0)), out_bytes=8.0, role=LEAF))
+    r = b.add(Kernel("tree", ((name, (0,), ()), ((), dtype))), (1,), x.reshape(1, 48), out_bytes=8.0, role=REDUCE)
+    assert make_plan(b.build((r,)), Cluster.regular(3)).bytes_moved == (16 if exact else 48)
+
+
 def test_xty_on_nodes_of_several_workers_crosses_the_network_once_a_node():
     for order in ORDERS:
         plan = make_plan(xty(64), Cluster.regular(4, 4), reduction_order=order)
