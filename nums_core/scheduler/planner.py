@@ -25,7 +25,7 @@ from nums_core.scheduler import simulate
 from nums_core.scheduler.draft import Draft, Placed
 from nums_core.scheduler.liveness import Liveness
 from nums_core.scheduler.moves import Moves
-from nums_core.scheduler.spill import Spill, spilled
+from nums_core.scheduler.spill import COUNTED_TASKS, Spill, spilled
 
 if TYPE_CHECKING:
     from nums_core.scheduler.portfolio import Member
@@ -35,8 +35,9 @@ REDUCTION_ORDERS = ("fixed", "local")
 # Orders are not compared further where one needs no more than this share of each worker's memory.
 ROOMY = 1 / 16
 
-# Placements of graphs up to this many tasks are compared again where the best one does not fit; twice the planning.
-FITTED_TASKS = 100_000
+# Placements of graphs up to this many tasks are compared again where the best one does not fit; twice the planning, and some us
+# a task for counting what is spilled.
+FITTED_TASKS = COUNTED_TASKS
 
 
 def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", layout: str = "packed",
