@@ -55,9 +55,11 @@ def shown(name: str, graph: TaskGraph, nodes: int, least: float | None) -> dict[
         plan = plans[policy] = make_plan(graph, cluster, policy=policy)
         plan_us = (time.perf_counter() - begin) / graph.n_tasks * 1e6
         bound = "" if least is None else f", {plan.bytes_moved / least:.3f} of the bound"
+        seconds = plan.prediction.seconds if plan.prediction else math.nan
+        won = f" ({plan.policy})" if policy == "portfolio" else ""
         print(f"{name:20} {nodes:>5} nodes {graph.n_tasks:>7} tasks {policy:12} "
-              f"F {format_bytes(min(plan.scores.values())):>10}, moves {format_bytes(plan.bytes_moved):>10}{bound}, {plan.prediction.seconds:9.3f} s predicted, "
-              f"planned in {plan_us:.2f} us a task" + (f" ({plan.policy})" if policy == "portfolio" else ""), flush=True)
+              f"F {format_bytes(min(plan.scores.values())):>10}, moves {format_bytes(plan.bytes_moved):>10}{bound}, "
+              f"{seconds:9.3f} s predicted, planned in {plan_us:.2f} us a task{won}", flush=True)
     return plans
 
 

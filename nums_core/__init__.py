@@ -9,6 +9,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nums_core.array.calibrating import calibrate as calibrate
     from nums_core.array.computing import compute as compute
     from nums_core.array.computing import explain as explain
     from nums_core.array.computing import jit as jit
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {"init": "session", "shutdown": "session", "compute": "array.computing", "persist": "array.computing",
-         "jit": "array.computing", "explain": "array.computing", "last_report": "array.computing"}
+         "jit": "array.computing", "explain": "array.computing", "last_report": "array.computing",
+         "calibrate": "array.calibrating"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,14 @@ so the second iteration of a loop plans nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,17 +29,23 @@ from nums_core.expr.opaque import Opaque
 from nums_core.expr.optimise import optimise
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.base import Executor, Held, Output
-from nums_core.runtime.plan import Plan
+from nums_core.runtime.plan import Plan, Prediction
 from nums_core.runtime.report import Report
+
+if TYPE_CHECKING:
+    from nums_core.runtime.calibration import Calibration
+
+EXPLAINED_TASKS = 20_000  # up to so many tasks, what is explained was simulated event by event: some 10 us each
 
 
 @dataclass
 class Compiled:
-    """A plan with what its results look like and what it cost to make."""
+    """A plan with what it cost to make, and what is expected of it (by whether results are kept), once somebody asked."""
 
     plan: Plan
     optimise_s: float
     plan_s: float
+    predicted: dict[bool, Prediction] = field(default_factory=dict)
 
 
 class Session:
@@ -49,6 +56,7 @@ class Session:
         self.plans: OrderedDict[Any, Compiled] = OrderedDict()
         self.plans_made = 0
         self.last_report: Report | None = None
+        self.calibration: Calibration | None = None
         self._lock = threading.RLock()
         self._refresh: Callable[[], None] = getattr(executor, "refresh", lambda: None)
 
@@ -71,6 +79,7 @@ class Session:
                 self.plans.move_to_end(key)
                 return found, sources, True
             made = self.plans[key] = self._compile(roots, sources, cluster)
+            self.plans_made += 1
             while len(self.plans) > max(c.plan_cache_size, 1):
                 self.plans.popitem(last=False)
         return made, sources, False
@@ -84,7 +93,6 @@ class Session:
         c = config.get()
         plan = make_plan(graph, cluster, policy=c.policy, layout=c.layout,
                          reduction_order=c.reduction_order, seed=c.seed)
-        self.plans_made += 1
         return Compiled(plan, lowered - start, time.perf_counter() - lowered)
 
     def run(self, roots: Sequence[Expr], *, keep: bool, donate: frozenset[Source] = frozenset()) -> list[Any]:
@@ -98,12 +106,36 @@ class Session:
             frozenset(i for i, s in enumerate(sources) if s in donate))
         report.plan_reused = reused
         report.optimise_s, report.plan_s = (0.0, looked_up) if reused else (compiled.optimise_s, compiled.plan_s)
+        if self.calibration is not None:
+            report.predicted_s = self.predicted(compiled, keep).seconds
         self.last_report = report
         return results
 
     def explain(self, roots: Sequence[Expr]) -> Plan:
-        """The plan that computing `roots` would run."""
-        return self.compiled(roots)[0].plan
+        """The plan that computing `roots` would run, with what the simulator expects of it."""
+        compiled = self.compiled(roots)[0]
+        return dataclasses.replace(compiled.plan, prediction=self.predicted(compiled))
+
+    def calibrate(self, found: Calibration | None) -> None:
+        """Predict with measured rates from here on, or (None) with the fixed ones again."""
+        self.calibration = found
+        for compiled in self.plans.values():
+            compiled.predicted.clear()
+
+    def predicted(self, compiled: Compiled, keep: bool = False) -> Prediction:
+        """What the simulator expects of a plan; worked out when first asked."""
+        from nums_core.scheduler.simulate import simulate
+
+        if keep not in compiled.predicted:
+            plan = compiled.plan
+            cluster = plan.cluster if self.calibration is None else self.calibration.apply(plan.cluster)
+            exact = plan.graph.n_tasks <= EXPLAINED_TASKS
+            compiled.predicted[keep] = simulate(plan, exact=exact, keep=keep, cluster=cluster)
+        return compiled.predicted[keep]
+
+    def trial(self, roots: Sequence[Expr], cluster: Cluster | None = None) -> Plan:
+        """A plan for `roots` that is not kept, for comparing; for another cluster if one is given."""
+        return self._compile(roots, structure(roots)[1], cluster or self.cluster).plan
 
 
 def _output(root: Expr, keep: bool) -> Output:
@@ -192,9 +224,9 @@ def init(address: str | None = None, *, ray: Any = None, dask: Any = None, execu
 def _make_executor(address: str | None, ray: Any, dask: Any, threads: int | None, memory_bytes: int,
                    elastic: bool | None) -> Executor:
     if dask is not None:
-        from nums_core.runtime.executors.dask import DaskExecutor  # type: ignore[import-not-found]
+        from nums_core.runtime.executors.dask import DaskExecutor
 
-        return DaskExecutor(dask)
+        return DaskExecutor(dask, memory_bytes=memory_bytes)
     if ray or (address not in (None, "local")):
         from nums_core.runtime.executors.ray import RayExecutor
 

@@ -16,3 +16,21 @@ def ray_executor():
     executor = RayExecutor(num_workers=2, memory_bytes=2**30, log_to_driver=False)
     yield executor
     executor.close()
+
+
+@pytest.fixture(scope="session")
+def dask_client():
+    """Two Dask workers on this machine, processes of one thread; starting them takes some 4 s."""
+    distributed = pytest.importorskip("distributed")
+    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+          distributed.Client(cluster) as client):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def dask_executor(dask_client):
+    from nums_core.runtime.executors.dask import DaskExecutor
+
+    executor = DaskExecutor(dask_client, memory_bytes=2**30)
+    yield executor
+    executor.close()

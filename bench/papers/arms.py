@@ -16,17 +16,19 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 import nums_core.array as np
 from bench.papers.experiments import Experiment
-from bench.papers.ray_tasks import RayTasks, copied_bytes
 from bench.papers.store_watch import WATCHED, Stores, StoreWatch
 from nums_core import config, session
 from nums_core.runtime.cluster import Cluster
 from nums_core.runtime.executors.testing import Recorded, RecordingExecutor
+
+if TYPE_CHECKING:
+    from bench.papers.ray_tasks import RayTasks  # it imports Ray, which --simulate does without
 
 ARMS = {"portfolio": "portfolio", "layout": "layout", "ray": "portfolio", "lshs tasks": "lshs"}  # name -> policy
 INLINE_BYTES = 100 * 2**10  # smaller results travel inside Ray's replies
@@ -103,6 +105,8 @@ def cluster_of_arms(nodes: int, store_bytes: int, names: Sequence[str]) -> Itera
 
 
 def _arm(name: str, executor: Any) -> Arm:
+    from bench.papers.ray_tasks import RayTasks
+
     tasks = None
     if name in ("ray", "lshs tasks"):
         tasks = RayTasks(executor.cluster, executor.node_ids if name == "lshs tasks" else None)
@@ -153,6 +157,8 @@ def measure(arm: Arm, experiment: Experiment, n_bytes: float, blocks: int, store
 
 def _moved(arm: Arm, runs: list[Recorded]) -> float:
     """Bytes between nodes: as workers counted them, or by Ray's records of blocks that were held."""
+    from bench.papers.ray_tasks import copied_bytes
+
     if arm.tasks is None:
         return sum(r.report.bytes_moved for r in runs)
     return float("nan") if arm.tasks.holding is None else copied_bytes(arm.tasks.holding)

@@ -45,7 +45,7 @@ def on_ray(options: argparse.Namespace) -> bool:
                 for blocks in options.blocks:
                     samples = take_turns(arms, name, options.mib * 2.0**20, blocks, stores, options.repeat)
                     print(f"\n{name}, {nodes} nodes, {options.mib} MiB in {blocks} blocks", flush=True)
-                    good &= tell(samples)
+                    good &= tell(samples, EXPERIMENTS[name].exact)
                     if "ray" in samples:
                         print(f"  {models(samples['ray'][0])}", flush=True)
                     results[f"{name} {nodes} {blocks}"] = {arm: record(of_arm) for arm, of_arm in samples.items()}
@@ -64,15 +64,16 @@ def take_turns(arms: list[Arm], name: str, n_bytes: float, blocks: int, stores: 
     return samples
 
 
-def tell(samples: dict[str, list[Sample]]) -> bool:
-    """A line an arm, the ratios to Ray's own placement, and what must hold: equal results, and bytes as planned."""
+def tell(samples: dict[str, list[Sample]], exact: bool = True) -> bool:
+    """A line an arm, the ratios to Ray's own placement, and what must hold: equal results, and bytes as planned (at most as
+    many where plans are not `exact`)."""
     first = next(iter(samples.values()))[0].checks
     good = True
     for name, of_arm in samples.items():
         print(f"  {name:<10} {line(of_arm)}", flush=True)
         good &= all(numpy.allclose(s.checks, first, rtol=1e-9) for s in of_arm)
         if not of_arm[0].by_task:
-            good &= all(s.moved == s.planned for s in of_arm)
+            good &= all(s.moved == s.planned or (s.moved < s.planned and not exact) for s in of_arm)
     if "portfolio" in samples and "ray" in samples:
         for ratio in ratios(samples["portfolio"], samples["ray"]):
             print(f"  {ratio}", flush=True)
@@ -114,7 +115,7 @@ def ratios(ours: list[Sample], theirs: list[Sample]) -> list[str]:
     kernels = statistics.median(s.kernel_s / (nodes * s.seconds) for s in a)
     why = {
         "bytes": "what Ray leaves in place, ours must move too",
-        "fullest node": f"data spread evenly leave at most 1/{nodes} here, and that only if Ray put all on one node",
+        "fullest node": f"{nodes} nodes: inputs spread evenly are 1/{nodes} of all, so Ray would have to put all on one",
         "seconds": f"kernels, which both run, keep {nodes} workers {100 * kernels:.0f} % busy in ours; see --simulate",
     }
     return [f"portfolio / ray, {what}: {ratio:.3f} (aim {TARGETS[what]:.2f}"

@@ -140,12 +140,12 @@ def draw(load: Load, path: Path, title: str) -> None:
     FigureCanvasAgg(figure)
     panels = zip(figure.subplots(3, 1, sharex=True), ("held", "received", "sent"),
                  (load.memory, load.into, load.out), strict=True)
+    end_s = max((at for steps in (load.memory, load.into, load.out) for at, *_ in steps), default=0.0)
     for axes, name, steps in panels:
         for node in range(load.nodes):
-            mine = sorted((at, n) for at, w, n in steps if w == node)
-            axes.step([0.0, *(at for at, _ in mine)], [mine[0][1] / MIB if name == "held" and mine else 0.0,
-                                                       *(n / MIB for _, n in mine)],
-                      where="post", linewidth=0.9, label=f"node {node}")
+            mine = sorted((at, n / MIB) for at, w, n in steps if w == node) or [(0.0, 0.0)]
+            line = [(0.0, mine[0][1] if name == "held" else 0.0), *mine, (end_s, mine[-1][1])]
+            axes.step(*zip(*line, strict=True), where="post", linewidth=0.9, label=f"node {node}")
         axes.set_ylabel(f"{name}, MiB")
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)

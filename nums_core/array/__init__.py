@@ -36,6 +36,7 @@ from nums_core.array.statistics import *
 from nums_core.array.stores import *
 
 if _TYPE_CHECKING:
+    from nums_core.array.exchange import *
     from nums_core.array.gufuncs import *
     from nums_core.array.histograms import *
     from nums_core.array.padding import *
@@ -43,6 +44,7 @@ if _TYPE_CHECKING:
     from nums_core.array.quantiles import *
     from nums_core.array.sets import *
     from nums_core.array.signals import *
+    from nums_core.array.tuning import *
 
 _FAMILIES = (
     "assignment", "binary", "block_view", "blocks", "computing", "contractions", "creation", "diagonals",
@@ -51,6 +53,7 @@ _FAMILIES = (
 )
 # Families that a first result does without: their names, by which they are imported when first used.
 _DEFERRED = {
+    "exchange": ("from_dask",),
     "gufuncs": ("apply_along_axis", "apply_gufunc", "apply_over_axes", "as_gufunc", "gufunc", "vectorize"),
     "histograms": ("bincount", "histogram", "histogram2d", "histogram_bin_edges", "histogramdd"),
     "padding": ("pad",),
@@ -64,6 +67,7 @@ _DEFERRED = {
         "convolve", "correlate", "gradient", "poly", "polyadd", "polyder", "polydiv", "polyfit", "polyint",
         "polymul", "polysub", "polyval", "roots", "trapezoid", "unwrap",
     ),
+    "tuning": ("tune_chunks",),
 }
 _LAZY = ("fft", "lib", "linalg", "ma", "random", "stats")
 

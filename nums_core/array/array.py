@@ -623,6 +623,12 @@ class Array:
     def to_hdf5(self, filename: Any, datapath: str, **kw: Any) -> None:
         _stores.to_hdf5(filename, datapath, self, **kw)
 
+    def to_dask(self) -> Any:
+        """A dask array with these values and chunks. Computes them; see `nums_core.array.exchange`."""
+        from nums_core.array import exchange
+
+        return exchange.to_dask(self)
+
     def to_svg(self, size: Any = None) -> str:
         """A drawing of the grid of blocks."""
         from nums_core.array import display

@@ -117,7 +117,7 @@ class Engine:
 
         def next_use(b: int) -> float:
             ahead = uses.get(b)
-            while ahead and ahead[-1] < self._reached:
+            while ahead and ahead[-1] <= self._reached:  # the task in progress has pinned its operands
                 ahead.pop()
             return ahead[-1] if ahead else never
 

@@ -135,15 +135,16 @@ class Partition:
     parts : dict worker -> Part
     ids : dict worker -> int64 array
         Ids in the whole plan of the blocks of a worker's plan.
-    leaf_bytes : float, bytes
-        Leaves of the driver's that go to workers other than the one the plan reads them on.
+    leaf_in, leaf_out : float64 arrays, shape (n_workers,), bytes
+        Leaves of the driver's that go to workers other than the one the plan reads them on: they count as moved from there.
     """
 
     calls: list[Call]
     bundles: list[Bundle]
     parts: dict[int, Part]
     ids: dict[int, np.ndarray]
-    leaf_bytes: float
+    leaf_in: np.ndarray
+    leaf_out: np.ndarray
 
     @property
     def seconds(self) -> float:
@@ -212,7 +213,9 @@ class _Draft:
         for w in sorted({c.worker for c in self.calls}):
             parts[w] = self._part(w)
         away = self.viewed[self.moved] & (self.move_to != self.worker[self.moved])
-        return Partition(self.calls, self.bundles, parts, self.ids, float(self.g.out_bytes[self.moved[away]].sum()))
+        size = self.g.out_bytes[self.moved[away]]
+        into, out = (np.bincount(w, size, self.n_workers) for w in (self.move_to[away], self.worker[self.moved[away]]))
+        return Partition(self.calls, self.bundles, parts, self.ids, into, out)
 
     def _label_calls(self, n_windows: int) -> None:
         """Number of the call that makes each block (DRIVER for leaves that it sends; -2 where nobody asks)."""

@@ -29,6 +29,9 @@ class Prediction:
     peak_bytes : float64 array, shape (n_workers,), bytes
         Most that is alive at once on each worker, leaves that a worker holds included.
     busy_s : float64 array, shape (n_workers,), s
+        Of all threads, waiting for the disk included.
+    spilled_bytes : float64 array, shape (n_workers,), bytes
+        Written to disk and read back, together.
     """
 
     seconds: float
@@ -36,6 +39,7 @@ class Prediction:
     bytes_out: np.ndarray
     peak_bytes: np.ndarray
     busy_s: np.ndarray
+    spilled_bytes: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
 
 @dataclass(frozen=True, eq=False)

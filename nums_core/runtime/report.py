@@ -22,6 +22,8 @@ class Report:
     flop : float
     bytes_moved : float, bytes
         Between workers.
+    bytes_in, bytes_out : float64 arrays, shape (n_workers,), bytes
+        Moved into each worker, and out of the worker that made it. (Who hands on the second copy is the backend's business.)
     spilled_bytes, unspilled_bytes : float, bytes
         Written to and read back from the spill folder.
     peak_bytes : float64 array, shape (n_workers,), bytes
@@ -50,6 +52,8 @@ class Report:
     n_tasks: int = 0
     flop: float = 0.0
     bytes_moved: float = 0.0
+    bytes_in: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    bytes_out: np.ndarray = field(default_factory=lambda: np.zeros(1))
     spilled_bytes: float = 0.0
     unspilled_bytes: float = 0.0
     peak_bytes: np.ndarray = field(default_factory=lambda: np.zeros(1))

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from nums_core.ops.quantize import row_bytes
 from nums_core.ops.taskgraph import LEAF, Family, Kernel, TaskGraph
 from nums_core.runtime.plan import Plan
+from nums_core.runtime.seconds import task_seconds
 from nums_core.runtime.sources import drop_pages
 
 TARGET_S = 1e-3
-TASK_OVERHEAD_S = 3e-6
 # Work in tasks shorter than this is done sooner by one thread: each task takes the interpreter a few times, and handing it
 # to a thread that fell asleep costs up to 50 us (2,500 tasks of 12 us: 0.07 s on one thread, 0.14 s on two).
 MIN_TASK_S = 80e-6
@@ -30,35 +29,7 @@ FOLLOWED = 20_000  # tasks of a run at most, for it to be cut along its chains: 
 
 def estimated_seconds(plan: Plan) -> np.ndarray:
     """Seconds of each task on one thread of its worker: float64, shape (n,); 0 for leaves."""
-    g, workers = plan.graph, plan.cluster.workers
-    flop_per_s = np.array([w.flop_per_s for w in workers])[plan.worker]
-    bytes_per_s = np.array([w.memory_bytes_per_s for w in workers])[plan.worker]
-    read = np.zeros(g.n_tasks)
-    np.add.at(read, g.consumer_of_edge, g.out_bytes[g.in_idx])
-    seconds = TASK_OVERHEAD_S + np.maximum(g.flop / flop_per_s, (read + g.out_bytes - _passed_on(g)) / bytes_per_s)
-    seconds[g.is_leaf] = 0.0
-    return seconds
-
-
-def _passed_on(g: TaskGraph) -> np.ndarray:
-    """Bytes of operands that a task neither reads nor writes as a whole: parts of a tuple, states of an update, packed weights
-    of which it reads some rows."""
-    passed = np.zeros(g.n_tasks)
-    for f in g.families:
-        if f.kernel.name == "pick":
-            passed[f.start:f.stop] = g.out_bytes[g.in_idx[g.in_ptr[f.start:f.stop]]] + g.out_bytes[f.start:f.stop]
-        elif f.kernel.name == "state.update":
-            first = int(g.in_ptr[f.start])
-            passed[f.start] = g.out_bytes[g.in_idx[first:first + f.kernel.params[2]]].sum()
-        elif f.kernel.name == "quantized.matmul":
-            whole = g.out_bytes[g.in_idx[g.in_ptr[f.start:f.stop]]]
-            each = row_bytes(*f.kernel.params)
-            mine = [np.inf if rows is None else (rows.stop - rows.start) * each for *_, rows in f.args or ()]
-            passed[f.start:f.stop] = np.maximum(whole - mine, 0.0)
-        elif f.kernel.name == "quantized.take":
-            for t in range(f.start, f.stop):
-                passed[t] = g.out_bytes[g.inputs(t)[1:]].sum()
-    return passed
+    return task_seconds(plan.graph, plan.worker, plan.cluster)
 
 
 def useful_threads(seconds: np.ndarray, threads: int) -> int:

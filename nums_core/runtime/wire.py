@@ -10,6 +10,8 @@ on into one another. The last bits of a sum depend on all of these, since NumPy 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -47,10 +49,30 @@ def unpack(payload: Any) -> list[Any]:
 
 
 def packed_bytes(payload: Any) -> float:
-    """Bytes of the arrays in a payload."""
+    """Bytes of the arrays in a payload. Gaps that keep a layout (an element a row, see `laid_out`) are not counted, nor are
+    numbers that stand beside arrays in a state."""
     if payload[0] == "alike":
         return float(payload[-1].nbytes)
-    return float(sum(getattr(a, "nbytes", 32) for a in (*payload[3], *payload[4]) if a is not None))
+    _, codes, _, joined, parts = payload
+    alone = (c for c in _flat(codes) if c[0] in (_ARRAY, _OTHER))
+    return float(sum(a.nbytes for a in joined if a is not None)
+                 + sum(_own_bytes(c, part) for c, part in zip(alone, parts, strict=True)))
+
+
+def _flat(codes: Iterable[Code]) -> Iterator[Code]:
+    for c in codes:
+        if c[0] == _TUPLE:
+            yield from _flat(c[1])
+        else:
+            yield c
+
+
+def _own_bytes(code: Code, part: Any) -> int:
+    if isinstance(part, tuple):  # a named one, which pickles as it is
+        return sum(_own_bytes((_OTHER,), p) for p in part)
+    if code[0] == _OTHER:
+        return getattr(part, "nbytes", 0)
+    return part.nbytes if code[2] is None else math.prod(code[2][0]) * part.itemsize
 
 
 def _joined(blocks: list[np.ndarray], dtype: np.dtype) -> np.ndarray:

@@ -151,10 +151,10 @@ class Replay:
 
 
 def replay(graph: TaskGraph, worker: np.ndarray, cluster: Cluster, moves: Moves, order: np.ndarray,
-           seconds: np.ndarray) -> Prediction:
+           seconds: np.ndarray, spilled_bytes: np.ndarray) -> Prediction:
     """Prediction from a run in virtual time; about 10 us a task and move."""
     run = Replay(graph, worker, cluster, moves, order, seconds)
     total = run.run()
     size = graph.out_bytes[moves.block]
     return Prediction(total, np.bincount(moves.dst, size, run.n), np.bincount(moves.src, size, run.n),
-                      np.array(run.peak), np.array(run.busy))
+                      np.array(run.peak), np.array(run.busy), spilled_bytes)

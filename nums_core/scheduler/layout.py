@@ -5,7 +5,8 @@ Notation   g_i  blocks along axis i  |  G_i  workers along axis i, prod(G) = num
 Departs    (1) the worker grid is factorised for each block grid, not chosen by the user (it may be, `worker_grid`);
            (2) packed runs are the ranges of the reduction tree (`ops.tree.bounds`) where G_i is a power of two, so that
                a reduction crosses between workers k - 1 times;
-           (3) packed factorises nodes first and the workers of a node after, so that a node owns a tile, not a strip.
+           (3) packed factorises nodes first and the workers of a node after, so that a node owns a tile, not a strip;
+           (4) unlike workers get blocks in proportion to `shares`, along one axis after the other.
 Checked    against the reference's example and by brute force in tests/scheduler/test_layout.py
 """
 
@@ -95,15 +96,18 @@ class Layout:
     worker_grid : tuple of int, optional
         One worker grid for all arrays, as in NumS: axes of the worker grid that an array lacks count as 0, axes of the
         array beyond it are ignored. Default: factorised for each block grid.
+    shares : float64 array, shape (n_workers,), optional
+        Part of the blocks that each worker gets, where they are not to be alike; see `scheduler.shares`.
     """
 
-    def __init__(self, cluster: Cluster, kind: str = "packed", worker_grid: tuple[int, ...] | None = None) -> None:
+    def __init__(self, cluster: Cluster, kind: str = "packed", worker_grid: tuple[int, ...] | None = None,
+                 shares: np.ndarray | None = None) -> None:
         if kind not in KINDS:
             raise ConfigError(f"{kind!r} is not a layout; write one of {', '.join(map(repr, KINDS))}")
         if worker_grid is not None and math.prod(worker_grid) != cluster.n_workers:
             raise ConfigError(f"worker grid {worker_grid} has {math.prod(worker_grid)} places and the cluster "
                               f"{cluster.n_workers} workers; they must be as many")
-        self.cluster, self.kind, self.worker_grid = cluster, kind, worker_grid
+        self.cluster, self.kind, self.worker_grid, self.shares = cluster, kind, worker_grid, shares
         self._known: dict[tuple[int, ...], np.ndarray] = {}
 
     def workers(self, grid: tuple[int, ...]) -> np.ndarray:
@@ -117,14 +121,27 @@ class Layout:
     def _make(self, grid: tuple[int, ...]) -> np.ndarray:
         n = self.cluster.n_workers
         if n == 1 or math.prod(grid) <= 1:
-            first = 0 if n else -1
+            first = -1 if not n else 0 if self.shares is None else int(np.argmax(self.shares))
             return np.full(math.prod(grid), first, np.int32)
         shape = self.worker_grid or factorise(grid, n)
+        if self.shares is not None and self.worker_grid is None:
+            return self._in_proportion(grid, shape, self.shares)
         if self.worker_grid is None and _is_poor(grid, shape):
             return self._deal(math.prod(grid))
         if self.kind == "cyclic":
             return self._cyclic(grid, shape)
         return self._packed(grid, shape)
+
+    def _in_proportion(self, grid: tuple[int, ...], shape: tuple[int, ...], shares: np.ndarray) -> np.ndarray:
+        """Blocks by `shares`: tiles, or runs in C order where tiles would overfill somebody."""
+        count = math.prod(grid)
+        if self.kind == "cyclic":  # each worker comes round at a pace of its own
+            each = np.bincount(_weighted((count,), (len(shares),), shares), minlength=len(shares))
+            turns = np.concatenate([(np.arange(c) + 0.5) / c for c in each.tolist() if c])
+            return np.repeat(np.arange(len(shares), dtype=np.int32), each)[np.argsort(turns, kind="stable")]
+        tiles = _weighted(grid, shape, shares).reshape(-1)
+        fullest = (np.bincount(tiles, minlength=len(shares)) / np.maximum(shares * count, 1.0)).max()
+        return (tiles if fullest < _IMBALANCE else _weighted((count,), (len(shares),), shares)).astype(np.int32)
 
     def _deal(self, count: int) -> np.ndarray:
         """Blocks in C order over workers in order, where no factorisation is balanced."""
@@ -155,6 +172,18 @@ class Layout:
             run = runs(g, a * b)
             parts.append(run // b * s * (n // n_nodes) + run % b * t)
         return _outer_sum(parts, grid).astype(np.int32)
+
+
+def _weighted(grid: tuple[int, ...], shape: tuple[int, ...], weights: np.ndarray) -> np.ndarray:
+    """Worker of each block: runs along the first axis by the weights of all workers behind each place there, and inside
+    each run along the next axis by theirs."""
+    if not shape:
+        return np.zeros(grid, np.int64)
+    behind = weights.reshape(shape[0], -1)
+    edges = np.rint(np.cumsum(behind.sum(axis=1)) / weights.sum() * grid[0]).astype(np.int64)
+    runs = np.diff(edges, prepend=0)
+    inner = [_weighted(grid[1:], shape[1:], w) + k * behind.shape[1] for k, w in enumerate(behind)]
+    return np.concatenate([np.broadcast_to(tile, (n, *grid[1:])) for tile, n in zip(inner, runs.tolist(), strict=True)])
 
 
 def _is_poor(grid: tuple[int, ...], shape: tuple[int, ...]) -> bool:

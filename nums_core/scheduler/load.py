@@ -4,7 +4,8 @@
 
 Source     NumS (arXiv 2206.14276), cost model of LSHS.
 Notation   R  loads  |  lam  price of a byte moved inside a node, of one moved between nodes
-Departs    bytes, not elements; copies are charged once to each worker that gets one; `lam` follows from the links.
+Departs    bytes, not elements; copies are charged once to each worker that gets one; `lam` follows from the links; where
+           workers are unlike, R[mem] counts a byte on a weak worker more than one on a strong worker (`shares.burden`).
 Checked    incremental (`Loads`, in lshs.py) against whole-graph (`account`) in tests/scheduler/test_load.py
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from nums_core.ops.taskgraph import TaskGraph
 from nums_core.runtime.cluster import Cluster
 from nums_core.scheduler.moves import Moves
+from nums_core.scheduler.shares import burden
 
 
 class Loads(NamedTuple):
@@ -42,9 +44,12 @@ def account(graph: TaskGraph, worker: np.ndarray, moves: Moves, cluster: Cluster
     n = cluster.n_workers
     lam = price_inside_node(cluster) if lam is None else lam
     mem = np.bincount(worker, graph.out_bytes, n)
-    if not len(moves.block):
-        return Loads(mem, np.zeros(n), np.zeros(n), 0.0)
-    size = graph.out_bytes[moves.block]
-    cost = np.where(cluster.node_of[moves.src] == cluster.node_of[moves.dst], lam * size, size)
-    mem = mem + np.bincount(moves.dst, size, n)
-    return Loads(mem, np.bincount(moves.dst, cost, n), np.bincount(moves.src, cost, n), float(size.sum()))
+    into: np.ndarray = np.zeros(n)
+    out, moved = into, 0.0
+    if len(moves.block):
+        size = graph.out_bytes[moves.block]
+        cost = np.where(cluster.node_of[moves.src] == cluster.node_of[moves.dst], lam * size, size)
+        mem += np.bincount(moves.dst, size, n)
+        into, out, moved = np.bincount(moves.dst, cost, n), np.bincount(moves.src, cost, n), float(size.sum())
+    heavier = burden(cluster)
+    return Loads(mem if heavier is None else mem * heavier, into, out, moved)

@@ -28,6 +28,7 @@ from nums_core.ops.taskgraph import LEAF, REDUCE, TaskGraph
 from nums_core.runtime.cluster import Cluster
 from nums_core.scheduler.layout import Layout
 from nums_core.scheduler.load import Loads, price_inside_node
+from nums_core.scheduler.shares import burden
 
 PAIRINGS = ("fifo", "local", "fixed")
 
@@ -49,11 +50,13 @@ class State:
         self.mem, self.into, self.out = [0.0] * n, [0.0] * n, [0.0] * n
         self.top = [0.0, 0.0, 0.0]
         self.node: list[int] = self.cluster.node_of.tolist()
+        heavier = burden(self.cluster)
+        self.burden: list[float] = [1.0] * n if heavier is None else heavier.tolist()
 
     def make(self, block: int, size: float, d: int) -> None:
         """A new block appears on worker `d`."""
         self.where[block], self.size[block] = [d], size
-        self.mem[d] += size
+        self.mem[d] += size * self.burden[d]
         self.top[0] = max(self.top[0], self.mem[d])
 
     def _holder(self, block: int, d: int) -> int:
@@ -77,11 +80,12 @@ class State:
 
     def after(self, blocks: list[int], size: float, d: int) -> tuple[float, float, float, float]:
         """Largest load of each kind (memory, in, out) if a task on `blocks` ran on `d`, and the bytes it would move."""
-        mem, into, moved = self.mem[d] + size, self.into[d], 0.0
+        heavier = self.burden[d]
+        mem, into, moved = self.mem[d] + size * heavier, self.into[d], 0.0
         out = self.top[2]
         sent: dict[int, float] = {}
         for _, src, n_bytes, cost in self.transfers(blocks, d):
-            mem += n_bytes
+            mem += n_bytes * heavier
             into += cost
             moved += n_bytes
             sent[src] = sent.get(src, self.out[src]) + cost
@@ -99,7 +103,7 @@ class State:
         for b, src, n_bytes, cost in self.transfers(blocks, d):
             self.out[src] += cost
             self.into[d] += cost
-            self.mem[d] += n_bytes
+            self.mem[d] += n_bytes * self.burden[d]
             self.moved += n_bytes
             self.where[b] = [*self.where[b], d]  # anew: forks share the lists
             self.top[2] = max(self.top[2], self.out[src])
@@ -111,7 +115,7 @@ class State:
         cost = size * self.price(src, dst)
         self.out[src] += cost
         self.into[dst] += cost
-        self.mem[dst] += size
+        self.mem[dst] += size * self.burden[dst]
         self.moved += size
         self.top = [max(self.top[0], self.mem[dst]), max(self.top[1], self.into[dst]), max(self.top[2], self.out[src])]
 

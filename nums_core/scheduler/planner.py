@@ -2,6 +2,7 @@
 
     place    by the best of several policies (`portfolio`); reductions are cut into trees on the way (`draft`, `expand`)
     order    depth first, the order with the lower peak (`order`)
+    fit      where that outgrows a worker's memory, placements are compared again with what they would spill
     predict  bytes and seconds (`simulate`)
 
 On one worker there is nothing to place, and planning is a few array operations a family.
@@ -9,7 +10,9 @@ On one worker there is nothing to place, and planning is a few array operations 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,12 +23,21 @@ from nums_core.runtime.plan import Plan
 from nums_core.scheduler import order as ordering
 from nums_core.scheduler import simulate
 from nums_core.scheduler.draft import Draft, Placed
+from nums_core.scheduler.liveness import Liveness
 from nums_core.scheduler.moves import Moves
+from nums_core.scheduler.spill import COUNTED_TASKS, Spill, spilled
+
+if TYPE_CHECKING:
+    from nums_core.scheduler.portfolio import Member
 
 REDUCTION_ORDERS = ("fixed", "local")
 
 # Orders are not compared further where one needs no more than this share of each worker's memory.
 ROOMY = 1 / 16
+
+# Placements of graphs up to this many tasks are compared again where the best one does not fit; twice the planning, and some us
+# a task for counting what is spilled.
+FITTED_TASKS = COUNTED_TASKS
 
 
 def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", layout: str = "packed",
@@ -66,18 +78,37 @@ def make_plan(graph: TaskGraph, cluster: Cluster, *, policy: str = "portfolio", 
         raise ConfigError(f"{reduction_order!r} is not a reduction order; write one of "
                           f"{', '.join(map(repr, REDUCTION_ORDERS))}")
     if cluster.n_workers == 1 and policy == "portfolio":
-        return _finish(_one_worker(graph, cluster), cluster, Moves.none(), "single", {})
+        return _single(graph, cluster)
     # What one worker does not need is not imported for it: the first result comes sooner.
     from nums_core.scheduler.layout import Layout
     from nums_core.scheduler.policies import Problem
     from nums_core.scheduler.portfolio import check_policy, choose
+    from nums_core.scheduler.shares import held_bytes, shares
 
     if cluster.n_workers == 1:
         check_policy(policy)
-        return _finish(_one_worker(graph, cluster), cluster, Moves.none(), "single", {})
-    problem = Problem(graph, Layout(cluster, layout), reduction_order)
+        return _single(graph, cluster)
+    blocks_at = Layout(cluster, layout, shares=shares(cluster, held_bytes(graph)))
+    problem = Problem(graph, blocks_at, reduction_order)
     best, scores = choose(problem, policy, seed)
-    return _finish(best.placed, cluster, best.moves, best.name, scores)
+    made = _ordered(best.placed, cluster, best.moves)
+    if made.spill.costs and len(scores) > 1 and graph.n_tasks <= FITTED_TASKS:
+        best, scores = choose(problem, policy, seed, lambda member: _penalty(member, cluster))
+        made = _ordered(best.placed, cluster, best.moves)
+    return _finish(best.placed, cluster, best.moves, made, best.name, scores)
+
+
+class _Ordered(NamedTuple):
+    """An order of the tasks, and what it takes of the memories."""
+
+    order: np.ndarray
+    peaks: np.ndarray
+    spill: Spill
+
+
+def _single(graph: TaskGraph, cluster: Cluster) -> Plan:
+    placed = _one_worker(graph, cluster)
+    return _finish(placed, cluster, Moves.none(), _ordered(placed, cluster, Moves.none()), "single", {})
 
 
 def _one_worker(graph: TaskGraph, cluster: Cluster) -> Placed:
@@ -92,15 +123,26 @@ def _one_worker(graph: TaskGraph, cluster: Cluster) -> Placed:
     return draft.finish()
 
 
-def _finish(placed: Placed, cluster: Cluster, moves: Moves, name: str, scores: dict[str, float]) -> Plan:
-    """Order the tasks and the moves, and predict what they cost."""
+def _ordered(placed: Placed, cluster: Cluster, moves: Moves) -> _Ordered:
+    live = Liveness(placed.graph, placed.worker, cluster, moves)
+    order, peaks = _least_alive(ordering.candidates(placed.graph), live, cluster.memory_bytes)
+    return _Ordered(order, peaks, spilled(live, cluster, order, peaks))
+
+
+def _penalty(member: Member, cluster: Cluster) -> float:
+    """What the fullest worker of a placement spills, as bytes that the network would carry in that time. Infinite where one
+    task's operands and result do not fit its worker."""
+    spill = _ordered(member.placed, cluster, member.moves).spill
+    disk_s = spill.bytes / np.array([w.disk_bytes_per_s for w in cluster.workers])
+    return math.inf if spill.refused else float(disk_s.max()) * cluster.network.bytes_per_s
+
+
+def _finish(placed: Placed, cluster: Cluster, moves: Moves, made: _Ordered, name: str, scores: dict[str, float]) -> Plan:
+    """Order the moves, and predict what it all costs."""
     graph, worker = placed.graph, placed.worker
-    live = simulate.Liveness(graph, worker, cluster, moves)
-    memory_bytes = np.array([w.memory_bytes for w in cluster.workers])
-    order, peaks = _least_alive(ordering.candidates(graph), live, memory_bytes)
-    moves = _in_time(moves, order)
-    return Plan(graph, cluster, worker, order, moves.block, moves.src, moves.dst, name,
-                simulate.predict(graph, worker, cluster, moves, order, peaks), scores)
+    moves = _in_time(moves, made.order)
+    return Plan(graph, cluster, worker, made.order, moves.block, moves.src, moves.dst, name,
+                simulate.predict(graph, worker, cluster, moves, *made), scores)
 
 
 def _least_alive(orders: Iterable[np.ndarray], live: simulate.Liveness,

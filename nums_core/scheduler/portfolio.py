@@ -8,8 +8,8 @@ of its members, LSHS among them.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,16 +32,17 @@ SEEDS = ((120, 4), (600, 2))
 
 @dataclass(frozen=True)
 class Member:
-    """One policy carried out on the whole graph."""
+    """One policy carried out on the whole graph. `penalty` is added to its F, in bytes."""
 
     name: str
     placed: Placed
     moves: Moves
     loads: Loads
+    penalty: float = 0.0
 
     @property
     def rank(self) -> tuple[float, float, str]:
-        return self.loads.F, self.loads.moved, self.name
+        return self.loads.F + self.penalty, self.loads.moved, self.name
 
 
 def check_policy(policy: str) -> None:
@@ -51,8 +52,13 @@ def check_policy(policy: str) -> None:
         raise ConfigError(f"{policy!r} is not a scheduling policy; {hint}")
 
 
-def choose(problem: Problem, policy: str = "portfolio", seed: int = 0) -> tuple[Member, dict[str, float]]:
-    """The best member, and F of every member in bytes. One member, "aligned", where no task leaves a choice."""
+def choose(problem: Problem, policy: str = "portfolio", seed: int = 0,
+           penalty: Callable[[Member], float] | None = None) -> tuple[Member, dict[str, float]]:
+    """The best member, and F of every member in bytes. One member, "aligned", where no task leaves a choice.
+
+    `penalty` tells what to add to the F of a member, for reasons that F does not know; members that could not win anyway
+    are not asked.
+    """
     check_policy(policy)
     best: Member | None = None
     drafts: dict[Draft, str] = {}
@@ -65,6 +71,8 @@ def choose(problem: Problem, policy: str = "portfolio", seed: int = 0) -> tuple[
         member = _evaluate(problem, name if draft.choices else "aligned", draft)
         scores[member.name] = member.loads.F
         drafts[draft] = name
+        if penalty is not None and (best is None or member.rank < best.rank):
+            member = replace(member, penalty=penalty(member))
         if best is None or member.rank < best.rank:
             best = member
         if not draft.choices:
@@ -79,9 +87,8 @@ def _rules(problem: Problem, policy: str, seed: int) -> Iterator[tuple[str, Rule
     for name, rule in RULES.items():
         if policy == name or (all_members and (name != "2.5d" or problem.layered)):
             yield name, rule
-    width = beam.width_for(tasks)
-    if policy == "beam" or (all_members and width):
-        yield "beam", _given(beam.Beam(problem, width or 1).run())
+    if policy == "beam" or (all_members and tasks <= SEARCH_TASKS):
+        yield "beam", _given(beam.Beam(problem, beam.width_for(tasks)).run())
     if policy == "lshs" or all_members:
         if tasks > SEARCH_TASKS:
             yield "lshs", Sweep(problem, seed)

@@ -60,7 +60,8 @@ def whole_steps(family: Family, trees: Trees) -> list[Step]:
 def pays(family: Family, partial_bytes: float, workers: np.ndarray, counts: np.ndarray, target: np.ndarray,
          cluster: Cluster) -> bool:
     """Whether pieces are faster than the tree for every output: `workers` of its `counts` partials, wanted at `target`."""
-    if partial_bytes < LARGE_BYTES or family.kernel.params[0][0] not in ELEMENTWISE_STATE or 2 * family.count > cluster.n_workers:
+    few = 2 * family.count <= cluster.n_workers
+    if partial_bytes < LARGE_BYTES or not few or family.kernel.params[0][0] not in ELEMENTWISE_STATE:
         return False
     return all(_pays(partial_bytes, np.unique(at), wanted, cluster)
                for at, wanted in zip(np.split(workers, np.cumsum(counts)[:-1]), target.tolist(), strict=True))

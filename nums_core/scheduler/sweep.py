@@ -14,6 +14,7 @@ from nums_core.ops.taskgraph import REDUCE
 from nums_core.scheduler.draft import Draft
 from nums_core.scheduler.load import price_inside_node
 from nums_core.scheduler.policies import Operands, Problem
+from nums_core.scheduler.shares import burden
 
 WAVES = 16
 OPERANDS = 8  # of a task; further ones are not reckoned with
@@ -28,6 +29,8 @@ class Sweep:
         self.bytes = problem.graph.out_bytes
         self.reduces = np.array([f.role == REDUCE for f in problem.graph.families])
         self.node, self.lam = problem.cluster.node_of, price_inside_node(problem.cluster)
+        heavier = burden(problem.cluster)
+        self.burden = np.ones(n) if heavier is None else heavier
         self.mem, self.into, self.out = np.zeros(n), np.zeros(n), np.zeros(n)
         self.sent = np.zeros(0, np.int64)  # block * n + destination of all copies, sorted
         self.upto = 0  # tasks below this id are in the loads
@@ -44,8 +47,8 @@ class Sweep:
             chosen = self._choose(blocks, draft.place[blocks], size, made[wave])
             workers[wave] = chosen
             self._move(draft.place, blocks.reshape(-1), np.tile(chosen, len(blocks)))
-            self.mem += np.bincount(chosen, made[wave], self.n)
-        self.mem += np.bincount(workers[~ops.apart], made[~ops.apart], self.n)
+            self.mem += np.bincount(chosen, made[wave], self.n) * self.burden
+        self.mem += np.bincount(workers[~ops.apart], made[~ops.apart], self.n) * self.burden
         self.upto = ops.family.stop
         return workers
 
@@ -60,7 +63,7 @@ class Sweep:
     def _catch_up(self, problem: Problem, draft: Draft, stop: int) -> None:
         """Take the tasks that were placed without a choice into the loads."""
         g, ids = problem.graph, slice(self.upto, stop)
-        self.mem += np.bincount(draft.place[ids], self.bytes[ids], self.n)
+        self.mem += np.bincount(draft.place[ids], self.bytes[ids], self.n) * self.burden
         a, b = g.in_ptr[self.upto], g.in_ptr[stop]
         reader = g.consumer_of_edge[a:b]
         reduces = self.reduces[g.family_of[reader]]
@@ -92,7 +95,7 @@ class Sweep:
                 into += cost
                 np.maximum(out, self.out[at[j]] + cost, out=out)
         load = self.mem[d]
-        F = (np.maximum(load + moved + made, self.mem.max())  # noqa: N806
+        F = (np.maximum(load + (moved + made) * self.burden[d], self.mem.max())  # noqa: N806
              + np.maximum(into, self.into.max()) + out)
         return np.stack([F, moved, load])
 
@@ -114,7 +117,7 @@ class Sweep:
         cost = np.where(self.node[maker] == self.node[d], self.lam * size, size)
         self.out += np.bincount(maker, cost, self.n)
         self.into += np.bincount(d, cost, self.n)
-        self.mem += np.bincount(d, size, self.n)
+        self.mem += np.bincount(d, size, self.n) * self.burden
         self.sent = np.sort(np.concatenate([self.sent, key]))
 
 

@@ -87,6 +87,10 @@ class ExecutorSuite:
         """How many arrays the executor keeps for earlier runs; None where it cannot tell."""
         return None
 
+    def lose(self, executor: Any, worker: int) -> bool:
+        """End a worker, with all that it holds; False where there is none that could die."""
+        return False
+
     def settled(self, executor: Any) -> int | None:
         """What `holds` says once nothing is waiting to be freed any more."""
         gc.collect()
@@ -477,6 +481,21 @@ class ExecutorSuite:
         with pytest.raises(MemoryBudgetError, match="use smaller chunks") as met:
             self.run(executor, s, [w], [np.zeros(4)])
         assert "model.py:18" in str(met.value) and not ran
+
+    def test_a_worker_that_dies_takes_nothing_with_it(self, executor: Executor) -> None:
+        x = np.random.default_rng(11).normal(size=8000)
+        chunks = ((2000,) * 4,)
+        s = Sketch()
+        (held,) = self.run(executor, s, [s.apply("exp", s.view(0, chunks))], [x], keep=True)
+        want = np.concatenate(executor.fetch(held))
+        s = Sketch()
+        plan, outputs = s.plan(executor.cluster, [s.apply("add", s.held(0, chunks, home=held.home), x[0])])
+        for worker in range(executor.cluster.n_workers):
+            if not self.lose(executor, worker):
+                pytest.skip("no worker of this executor can die alone")
+            np.testing.assert_array_equal(executor.run(plan, [held], outputs)[0][0], want + x[0])
+            self.lose(executor, worker)
+            np.testing.assert_array_equal(np.concatenate(executor.fetch(held)), want)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 

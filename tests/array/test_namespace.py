@@ -47,7 +47,7 @@ ARRAY_API = """
     __array_namespace_info__ __array_api_version__
 """.split()
 
-OURS = "checkpoint explain jit last_report cumreduction from_hdf5 in1d sliding_window_view".split()
+OURS = "checkpoint explain from_dask jit last_report cumreduction from_hdf5 in1d sliding_window_view tune_chunks".split()
 SUBPACKAGES = ["lib", "linalg", "random"]
 
 METHODS = """
@@ -55,7 +55,7 @@ METHODS = """
     compute_chunk_sizes conj conjugate copy cumprod cumsum device diagonal dot dtype explain fill flat flatten imag item
     itemsize mT map_blocks map_overlap max mean min moment nbytes ndim nonzero npartitions numblocks partition partitions
     persist prod put ravel real rechunk repeat reshape round searchsorted shape shuffle size sort squeeze std store sum swapaxes
-    take to_device to_hdf5 to_svg to_zarr tobytes tofile tolist topk trace transpose var view vindex
+    take to_dask to_device to_hdf5 to_svg to_zarr tobytes tofile tolist topk trace transpose var view vindex
 """.split()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from nums_core.runtime.executors.local import LocalExecutor
@@ -43,6 +46,10 @@ class TestLoopback(ExecutorSuite):
     def holds(self, executor):
         return sum(host.ping() for host in executor.hosts)
 
+    def lose(self, executor, worker):
+        executor.die(worker)
+        return True
+
 
 class TestLoopbackThatSpills(TestLoopback):
     @pytest.fixture(scope="class")
@@ -61,3 +68,34 @@ class TestRay(ExecutorSuite):
 
     def holds(self, executor):
         return sum(executor._get(executor._ask(w, "ping")) for w in range(executor.cluster.n_workers))
+
+    def lose(self, executor, worker):
+        os.kill(executor.pids[worker], signal.SIGKILL)
+        return True
+
+
+@pytest.mark.dask
+class TestDask(ExecutorSuite):
+    @pytest.fixture
+    def executor(self, dask_executor):
+        return dask_executor
+
+    def holds(self, executor):
+        return sum(executor._get(executor._ask(w, "ping")) for w in range(executor.cluster.n_workers))
+
+
+@pytest.mark.dask
+class TestDaskInOneProcess(TestDask):
+    """Workers that are threads of this process hand one another their arrays, not copies."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def executor(cls):
+        distributed = pytest.importorskip("distributed")
+        from nums_core.runtime.executors.dask import DaskExecutor
+
+        with (distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+              distributed.Client(cluster, set_as_default=False) as client):
+            made = DaskExecutor(client, memory_bytes=2**30)
+            yield made
+            made.close()

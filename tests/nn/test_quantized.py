@@ -13,7 +13,8 @@ from nums_core.nn import functional, quantized
 from nums_core.nn.autodiff import grad
 from nums_core.nn.quantized import QuantizedArray
 from nums_core.runtime.devices import quantized as device
-from nums_core.runtime.supertask import TASK_OVERHEAD_S, estimated_seconds
+from nums_core.runtime.seconds import TASK_OVERHEAD_S
+from nums_core.runtime.supertask import estimated_seconds
 
 FORMATS = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "q6_k"]
 

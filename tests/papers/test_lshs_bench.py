@@ -1,5 +1,7 @@
 """bench/papers: the experiments are right, plans without placement are counted rightly, and the bench cannot rot."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy
@@ -90,8 +92,13 @@ def test_the_quick_mode(capsys):
     assert said.count("portfolio / dealt") == said.count("portfolio / nearest") == len(EXPERIMENTS)
 
 
+def test_simulation_does_without_ray():
+    code = "import sys, bench.papers.lshs, bench.papers.simulated, bench.papers.pictures; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_known_bytes():
-    """What `lower bounds` say of aligned work and of sums of partial results on k nodes."""
+    """Nothing for aligned work, k - 1 partial results for sums over k nodes."""
     assert plan_of("add").bytes_moved == 0
     assert plan_of("xty").bytes_moved == 3 * 256 * 256 * 8
     assert plan_of("sum").bytes_moved == 3 * 256 * 8
@@ -115,6 +122,8 @@ def test_wrong_results_and_unplanned_bytes_are_told():
     assert lshs.tell({"portfolio": [sample(), sample()], "ray": [ray]})
     assert not lshs.tell({"portfolio": [sample(), sample(checks=(1.1,))], "ray": [ray]})
     assert not lshs.tell({"portfolio": [sample(moved=11.0)], "ray": [ray]})
+    assert not lshs.tell({"portfolio": [sample(moved=9.0)]}) and lshs.tell({"portfolio": [sample(moved=9.0)]}, exact=False)
+    assert not lshs.tell({"portfolio": [sample(moved=11.0)]}, exact=False)
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------

@@ -33,10 +33,11 @@ def test_beats_one_step_on_products(graph, shape):
 
 
 def test_width_keeps_to_the_time_allowed():
-    assert beam.width_for(0) == beam.width_for(100) == beam.WIDEST
-    assert beam.width_for(500) == beam.NARROWEST and beam.width_for(501) == 0
-    assert "beam" in make_plan(gemm(6), Cluster.regular(4)).scores
-    assert "beam" not in make_plan(gemm(8), Cluster.regular(4)).scores
+    widths = [beam.width_for(n) for n in range(2000)]
+    assert widths[0] == widths[80] == beam.WIDEST and widths[-1] == 1 and widths == sorted(widths, reverse=True)
+    assert all(width * n * 3 <= beam.SIMULATIONS for n, width in enumerate(widths) if width > 1)
+    assert "beam" in make_plan(gemm(8), Cluster.regular(4)).scores
+    assert "beam" not in make_plan(gemm(14), Cluster.regular(4)).scores
 
 
 def test_forks_share_nothing_that_changes():

@@ -93,6 +93,18 @@ def test_packed_runs_on_a_power_of_two_move_k_minus_1(n, k, target):
     assert trees.root.workers.tolist() == [target], "the result comes out where it is wanted"
 
 
+def test_what_is_wanted_elsewhere_is_combined_first():
+    """Six partials on worker 1, wanted on 2: one crosses. On 0 and 1, with no way to meet before: two."""
+    def moved(workers):
+        rows = np.atleast_2d(np.array(workers, np.int32))
+        trees = expand.cut(np.arange(rows.size), rows.ravel(), np.array([rows.size]), np.array([2]), BASE, 8, forced=True)
+        at_target = trees.root._replace(workers=np.array([2]))
+        (value,), count, _ = value_and_moves(trees._replace(root=at_target), rows)
+        assert value == halving(list(range(rows.size)))
+        return count
+    assert moved([1] * 6) == 1 and moved([0, 0, 0, 1, 1, 1]) == 2 and moved([1, 2, 2]) == 1
+
+
 def test_one_task_where_partials_are_together_and_light():
     trees, _ = build(np.zeros((3, 50)), most=50)
     assert not trees.inner and trees.root.counts.tolist() == [50] * 3

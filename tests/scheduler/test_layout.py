@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nums_core.errors import ConfigError
 from nums_core.ops import tree
 from nums_core.runtime.cluster import Cluster
-from nums_core.scheduler.layout import Layout, factorise
+from nums_core.scheduler.layout import Layout, factorise, runs
 
 from .graphs import clusters
 
@@ -44,6 +44,19 @@ def test_packed_runs_are_ranges_of_the_reduction_tree(n, workers):
     at = Layout(Cluster.regular(workers)).workers((n,))
     edges = tree.bounds(n, workers.bit_length() - 1)
     assert [int(np.searchsorted(at, w)) for w in range(workers)] == edges[:-1].tolist()
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_runs_are_even_and_prefer_borders_of_the_tree(g, workers):
+    counts = np.bincount(runs(g, workers), minlength=workers)
+    assert counts.sum() == g and counts.max() <= -(-g // workers)
+    assert counts.min() >= 1 or g < workers
+    assert (np.diff(runs(g, workers)) >= 0).all()
+
+
+def test_what_is_left_over_goes_to_whole_ranges():
+    """16 blocks on 3 workers: runs of 4, 6, 6 end at a quarter and at five eighths of the tree."""
+    assert np.bincount(runs(16, 3)).tolist() == [4, 6, 6]
 
 
 def test_packed_node_owns_a_tile():

@@ -14,6 +14,8 @@ from nums_core.scheduler.simulate import simulate, task_seconds
 
 from .graphs import clusters, gemm, leaf, random_graph, xty
 
+NEAR = 1e-5  # a task takes some microseconds beside its work
+
 
 def independent(n, flop=2e10, size=8.0):
     b = GraphBuilder()
@@ -24,24 +26,24 @@ def independent(n, flop=2e10, size=8.0):
 @pytest.mark.parametrize("threads, seconds", [(1, 6), (2, 3), (4, 2), (6, 1), (9, 1)])
 def test_independent_tasks_fill_the_threads(threads, seconds):
     plan = make_plan(independent(6), Cluster((Worker(0, threads),)))
-    assert simulate(plan).seconds == pytest.approx(seconds)
-    assert simulate(plan).busy_s.tolist() == pytest.approx([6])
+    assert simulate(plan).seconds == pytest.approx(seconds, rel=NEAR)
+    assert simulate(plan).busy_s.tolist() == pytest.approx([6], rel=NEAR)
 
 
-def test_a_task_is_as_slow_as_memory_or_arithmetic():
+def test_a_task_takes_memory_and_arithmetic():
     b = GraphBuilder()
     x = leaf(b, 0, (1,), 5e9)
     f = b.add(Kernel("map"), (1,), x.reshape(-1, 1), out_bytes=5e9, flop=1.0)
     cluster = Cluster((Worker(0, 1, flop_per_s=1e9, memory_bytes_per_s=5e9),))
-    assert simulate(make_plan(b.build((f,)), cluster)).seconds == pytest.approx(2)
+    assert simulate(make_plan(b.build((f,)), cluster)).seconds == pytest.approx(2, rel=NEAR)
     slow = make_plan(independent(1, 4e9), cluster)
-    assert task_seconds(slow.graph, slow.worker, cluster).tolist() == [4]
+    assert task_seconds(slow.graph, slow.worker, cluster).tolist() == pytest.approx([4], rel=NEAR)
 
 
 def test_unlike_workers_take_their_own_time():
     cluster = Cluster((Worker(0, 1, flop_per_s=2e9), Worker(1, 1, flop_per_s=1e9)))
     p = simulate(make_plan(independent(2, 2e9), cluster))
-    assert p.busy_s.tolist() == pytest.approx([1, 2]) and p.seconds == pytest.approx(2)
+    assert p.busy_s.tolist() == pytest.approx([1, 2], rel=NEAR) and p.seconds == pytest.approx(2, rel=NEAR)
 
 
 @pytest.mark.parametrize("nodes, per_node, wire", [(2, 1, 0.5 + 2), (1, 2, 0.25 + 1)])
@@ -52,7 +54,7 @@ def test_a_move_takes_latency_and_bandwidth(nodes, per_node, wire):
     f = b.add(Kernel("add"), (1,), np.stack([x, y], 1), out_bytes=0.0, flop=2e10)
     cluster = Cluster.regular(nodes, per_node, network=Link(0.5, 2.0), local=Link(0.25, 4.0))
     plan = make_plan(b.build((f,)), cluster)
-    assert simulate(plan).seconds == pytest.approx(wire + 1)
+    assert simulate(plan).seconds == pytest.approx(wire + 1, rel=NEAR)
     assert simulate(plan).bytes_in.tolist() == [4, 0] and simulate(plan).bytes_out.tolist() == [0, 4]
 
 
@@ -62,11 +64,11 @@ def test_a_port_passes_one_block_at_a_time():
     x = b.ids(b.add(Kernel("leaf", (0,)), (4,), np.zeros((4, 0)), out_bytes=2.0, role=LEAF))
     f = b.add(Kernel("add"), (1,), x.reshape(1, 4), out_bytes=0.0)
     cluster = Cluster.regular(4, network=Link(0.0, 2.0))
-    assert simulate(make_plan(b.build((f,)), cluster)).seconds == pytest.approx(3)
+    assert simulate(make_plan(b.build((f,)), cluster)).seconds == pytest.approx(3, rel=NEAR)
     b = GraphBuilder()
     v = leaf(b, 0, (1,), 2.0)
     f = b.add(Kernel("copy"), (4,), np.repeat(v, 4).reshape(4, 1), out_bytes=0.0)
-    assert simulate(make_plan(b.build((f,)), cluster)).seconds == pytest.approx(2)
+    assert simulate(make_plan(b.build((f,)), cluster)).seconds == pytest.approx(2, rel=NEAR)
 
 
 def test_memory_is_freed_on_last_use():

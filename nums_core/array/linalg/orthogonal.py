@@ -59,11 +59,12 @@ class _Tree:
         self.groups: list[Expr] = []
         below = self.leaves
         while not self.groups or below.shape[0] > 1:
-            tall = self.heights[-1]
-            self.heights.append(tuple(min(sum(tall[i:i + FAN]), n) for i in range(0, len(tall), FAN)))
-            count = len(self.heights[-1])
+            stacks = [sum(self.heights[-1][i:i + FAN]) for i in range(0, len(self.heights[-1]), FAN)]
+            self.heights.append(tuple(min(rows, n) for rows in stacks))
+            count = len(stacks)
+            made = tuple(float((rows + n) * r + r * width) for rows, r in zip(stacks, self.heights[-1], strict=True))
             below = blocks(group, [below], ("group",), (count,), x.dtype, (_ones(count),), fan=FAN,
-                           elements=FAN * size, flop=4.0 * FAN * n ** 3)
+                           elements=made, flop=4.0 * FAN * n ** 3)
             self.groups.append(below)
 
     @property

@@ -80,8 +80,9 @@ def adjoint(x: Expr) -> Expr:
 # -- nodes ------------------------------------------------------------------------------------------------------------
 
 def blocks(kernel: str, args: Sequence[Expr], reads: tuple[str, ...], shape: tuple[int, ...], dtype: Any, chunks: Any, *,
-           params: tuple[Any, ...] = (), fan: int = 1, task_args: Any = None, elements: float = 0, flop: float = 0) -> Expr:
-    """A kernel over a list of blocks: `expr.lowering.linalg._blocks`."""
+           params: tuple[Any, ...] = (), fan: int = 1, task_args: Any = None, elements: float | tuple[float, ...] = 0,
+           flop: float = 0) -> Expr:
+    """A kernel over a list of blocks: `expr.lowering.linalg._blocks`. `elements` of a block, or of each."""
     return build.custom("linalg.blocks", args, (f"linalg.{kernel}", params, reads, fan, task_args, elements, flop),
                         shape, dtype, chunks)
 

@@ -32,7 +32,8 @@ def _blocks(low: Lowering, node: Expr) -> np.ndarray:
     number = np.arange(count)
     ids = [low.of(a).reshape(-1) for a in node.args]
     at = {"same": number, "one": number * 0, "parent": number // fan}
-    common: dict[str, Any] = {"elements": np.full(count, float(n_elements)) if n_elements else None, "flop": flop,
+    elements = np.broadcast_to(np.asarray(n_elements, float), count) if n_elements else None
+    common: dict[str, Any] = {"elements": elements, "flop": flop,
                               "label": params[0] if kernel == "linalg.apply" else kernel.rpartition(".")[2],
                               "args": ListArgs(args) if args is not None else None}
     if reads == ("group",):

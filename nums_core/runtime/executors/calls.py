@@ -210,7 +210,9 @@ class ClusterRun:
     def add_to(self, report: Report, later_s: float) -> None:
         """Add what this attempt did to a report that began `later_s` before it."""
         calls, bundles = self.partition.calls, self.partition.bundles
-        report.bytes_moved += self.partition.leaf_bytes
+        n = len(self.partition.leaf_in)  # of workers that there were when the plan was made; more may have joined
+        report.bytes_in[:n] += self.partition.leaf_in
+        report.bytes_out[:n] += self.partition.leaf_out
         last: dict[int, Status] = {}
         for c, s in sorted(self.statuses.items()):
             call = calls[c]
@@ -219,8 +221,11 @@ class ClusterRun:
                                 if later_s else s.spans)
             report.memory.extend((w, at + later_s, n) for w, at, n in s.memory)
             extra = len(s.import_bytes) - len(call.imports)
-            from_driver = [False] * extra + [bundles[k].source < 0 for k in call.imports]
-            report.bytes_moved += sum(b for b, d in zip(s.import_bytes, from_driver, strict=False) if not d)
+            report.bytes_in[call.worker] += sum(s.import_bytes[:extra])  # held blocks that were not where planned
+            for k, n_bytes in zip(call.imports, s.import_bytes[extra:], strict=False):
+                if bundles[k].source >= 0:
+                    report.bytes_in[call.worker] += n_bytes
+                    report.bytes_out[calls[bundles[k].source].worker] += n_bytes
             report.predicted_busy_s[call.worker] = report.predicted_busy_s.get(call.worker, 0.0) + call.seconds
             busy_s = sum(stop - start for *_, start, stop, _ in s.spans)
             report.busy_s[call.worker] = report.busy_s.get(call.worker, 0.0) + busy_s
@@ -228,6 +233,7 @@ class ClusterRun:
             report.peak_bytes[w] = max(report.peak_bytes[w], s.peak_bytes)
             report.spilled_bytes += s.spilled_bytes
             report.unspilled_bytes += s.unspilled_bytes
+        report.bytes_moved = float(report.bytes_in.sum())
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 

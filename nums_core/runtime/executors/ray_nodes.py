@@ -12,11 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nums_core.errors import ConfigError
-from nums_core.runtime.cluster import Cluster, Link, Worker
+from nums_core.runtime.cluster import CallCost, Cluster, Link, Worker
 
-# Between two actors a block is written to shared memory and mapped; between nodes it also crosses the network once.
-# Rates are those of Ray's own benchmarks for many blocks in one message, cut to what a loaded machine does.
-LOCAL_LINK, NETWORK_LINK = Link(100e-6, 2e9), Link(200e-6, 6e8)
+# Between two actors a block is written to shared memory and mapped; between nodes it also crosses the network once. What is
+# smaller than Ray's limit travels inside the reply, by way of the driver. Rates are those of Ray's own benchmarks for many
+# blocks in one message, cut to what a loaded machine does; `nums_core.calibrate()` measures them for predictions.
+INLINE_BYTES = 100e3
+LOCAL_LINK = Link(300e-6, 2e9, INLINE_BYTES, 150e-6)
+NETWORK_LINK = Link(1e-3, 6e8, INLINE_BYTES, 300e-6)
+DRIVER_LINK, GATHER_LINK = Link(400e-6, 1e9, INLINE_BYTES), Link(200e-6, 1e9, INLINE_BYTES)
+CALL = CallCost(submit_s=250e-6, start_s=400e-6, run_s=1e-3)
 # Of the memory Ray offers on a node; the rest is for Python, buffers and what kernels take for themselves.
 MEMORY_SHARE = 0.8
 UNTOLD_BYTES = 4 * 2**30  # of memory, where a node does not say
@@ -101,4 +106,4 @@ def cluster_of(workers: Sequence[Worker], node_ids: Sequence[str]) -> Cluster:
     """The cluster of `workers`, each on the node named beside it; neighbours on one node are that node's workers."""
     numbers = itertools.accumulate((a != b for a, b in itertools.pairwise(node_ids)), initial=0)
     placed = tuple(replace(w, node=k) for w, k in zip(workers, numbers, strict=True))
-    return Cluster(placed, NETWORK_LINK, LOCAL_LINK, kind="ray")
+    return Cluster(placed, NETWORK_LINK, LOCAL_LINK, "ray", DRIVER_LINK, GATHER_LINK, CALL)

@@ -285,9 +285,9 @@ class Recovery:
 
     def report(self) -> Report:
         """What all attempts did, beside what was predicted of the goal's plan."""
-        plan, first = self.top.plan, self.runs[0]
+        plan, first, n = self.top.plan, self.runs[0], self.executor.cluster.n_workers
         report = Report(n_tasks=int((~plan.graph.is_leaf).sum()), flop=float(plan.graph.flop.sum()), policy=plan.policy,
-                        peak_bytes=np.zeros(self.executor.cluster.n_workers))
+                        peak_bytes=np.zeros(n), bytes_in=np.zeros(n), bytes_out=np.zeros(n))
         for run in self.runs:
             run.add_to(report, run.wall_s - first.wall_s)
         report.run_s = self.runs[-1].wall_s - first.wall_s + self.runs[-1].run_s

@@ -63,7 +63,7 @@ class Renumbering:
         self.busy = 0
         self.held: weakref.WeakValueDictionary[int, RemoteHeld] = weakref.WeakValueDictionary()
         # Clusters of before, with the number that each of their workers, or its heir, has now.
-        self._before: list[tuple[weakref.ref[Cluster], np.ndarray]] = []
+        self._earlier: list[tuple[weakref.ref[Cluster], np.ndarray]] = []
         self._translated: weakref.WeakKeyDictionary[Plan, Plan] = weakref.WeakKeyDictionary()
 
     def refresh(self) -> None:
@@ -78,8 +78,8 @@ class Renumbering:
             number = np.full(self.cluster.n_workers, -1, np.int32)
             number[list(stay)] = np.arange(len(stay))
             heir = np.where(number < 0, np.arange(len(number)) % cluster.n_workers, number).astype(np.int32)
-            self._before = [(c, heir[n]) for c, n in self._before if c() is not None]
-            self._before.append((weakref.ref(self.cluster), heir))
+            self._earlier = [(c, heir[n]) for c, n in self._earlier if c() is not None]
+            self._earlier.append((weakref.ref(self.cluster), heir))
             self.generation = [self.generation[w] for w in stay] + [0] * (cluster.n_workers - len(stay))
             if len(stay) < self.cluster.n_workers:
                 self._move_up(number, heir)
@@ -101,7 +101,7 @@ class Renumbering:
     def renumbered(self, plan: Plan) -> Plan:
         """`plan` with the numbers that workers have now; the same object each time."""
         with self.lock:
-            now = next((n for c, n in self._before if c() is plan.cluster), None)
+            now = next((n for c, n in self._earlier if c() is plan.cluster), None)
             if now is None or (now == np.arange(len(now))).all():
                 return plan
             if plan not in self._translated:
