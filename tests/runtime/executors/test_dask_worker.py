@@ -33,14 +33,14 @@ def test_parcels_bring_what_was_put_in(wanted):
     for parcel in (sent, pickle.loads(head, buffers=buffers), shifted(sent)):
         for got, want in zip(parcel.open(), value, strict=True):
             assert got.dtype == want.dtype and (got == want).all()
-            assert not got.flags.writeable and got.ctypes.data % ALIGNED == 0 or not got.size
+            assert (not got.flags.writeable and got.ctypes.data % ALIGNED == 0) or not got.size
     assert len(buffers) <= 1 + sum(v.nbytes >= SHORT_BYTES for v in value)
     assert sent.nbytes >= sum(v.nbytes for v in value)
 
 
 def test_what_does_not_pickle_fails_where_the_parcel_is_made():
     with pytest.raises(TypeError, match="pickle"):
-        Parcel.of((i for i in range(3)))
+        Parcel.of(i for i in range(3))
 
 
 def test_hosts_are_found_by_name_while_somebody_holds_them():
