@@ -120,6 +120,13 @@ class DaskExecutor(ClusteredExecutor):
 
     def _await_hosts(self, workers: Sequence[int]) -> None:
         asked = {self._ask(w, "ping"): self.places[w].address for w in workers}
+        try:
+            self._await_answers(asked)
+        finally:
+            for ref in asked:
+                ref.let_go()
+
+    def _await_answers(self, asked: dict[Ref, str]) -> None:
         until = time.monotonic() + START_S
         while late := asked.keys() - set(self._wait(list(asked), CHECK_S)):
             gone = {asked[r] for r in late} - self._addresses()
@@ -207,7 +214,7 @@ class DaskExecutor(ClusteredExecutor):
         """Of a run that is being stopped, calls in progress are ended and waited for; the rest Dask forgets."""
         with self.lock:
             if ref.run not in self.stopping:
-                for place in self.places:
+                for place in [p for p in self.places if not p.lost]:
                     self.tasks.begin(self.client.run(dask_worker.stop, place.ident, ref.run, workers=[place.address],
                                                      on_error="ignore", asynchronous=True))
             self.stopping.setdefault(ref.run, set()).add(ref)

@@ -311,46 +311,57 @@ def test_arguments_that_cannot_be_read_on_the_worker(dask_executor):
 
 # -- interrupting and dying -------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("place", ["packed", "turned"])
-def test_interrupting_leaves_everything_usable(dask_client, dask_executor, place):
+@pytest.fixture
+def counted(tmp_path):
+    """A slow kernel, and how many blocks it has made."""
+    path = str(tmp_path / "ran")
+
     def slow(block):
         time.sleep(0.05)
+        with open(path, "ab") as file:
+            file.write(b".")
         return block + 1
 
+    return slow, lambda: os.path.getsize(path) if os.path.exists(path) else 0
+
+
+@pytest.mark.parametrize("place", ["packed", "turned"])
+def test_interrupting_leaves_everything_usable(dask_client, dask_executor, place, counted):
+    slow, ran = counted
     plan, outputs = chain(dask_executor, 40, slow, place=place)
     check(dask_executor, 1, chain(dask_executor))
-    began = time.perf_counter()
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         dask_executor.run(plan, [ZEROS], outputs)
-    assert time.perf_counter() - began < 3.0  # not the 4 s that the run would take
-    began = time.perf_counter()
-    check(dask_executor, 1, chain(dask_executor))
-    assert time.perf_counter() - began < 2.0
+    check(dask_executor, 1, chain(dask_executor))  # comes after what was in progress
+    stopped = ran()
+    assert stopped < 160
     assert keys(dask_client) == []
+    check(dask_executor, 1, chain(dask_executor))
+    assert ran() == stopped
 
 
-def test_a_failure_stops_the_others(dask_executor):
-    def late(block):
-        time.sleep(0.05)
-        return block
+def test_a_failure_stops_the_others(dask_executor, counted):
+    slow, ran = counted
 
     def bad(block):
         raise ValueError("bad block")
 
     s = Sketch()
     v = s.view(0, ((500,) * 4,))
-    slow = v
+    w = v
     for _ in range(40):
-        slow = s.call(late, slow)
-    plan, outputs = s.plan(dask_executor.cluster, [slow, s.call(bad, v)], place=np.array([0] * 4 + [0] * 160 + [1] * 4))
-    began = time.perf_counter()
+        w = s.call(slow, w)
+    plan, outputs = s.plan(dask_executor.cluster, [w, s.call(bad, v)], place=np.array([0] * 4 + [0] * 160 + [1] * 4))
     with pytest.raises(KernelError, match="bad block"):
         dask_executor.run(plan, [ZEROS], outputs)
-    assert time.perf_counter() - began < 4.0  # worker 0 alone would need 8 s
+    assert ran() < 160
 
 
-def test_a_killed_worker_is_replaced(dask_executor):
+def test_a_killed_worker_is_replaced(dask_executor, monkeypatch):
+    from nums_core.runtime.executors import dask
+
+    monkeypatch.setattr(dask, "REPLACE_S", 60.0)  # however slow this machine is
     made = chain(dask_executor, 4, place="turned")
     kill(dask_executor, 1)
     check(dask_executor, 4, made)
