@@ -159,9 +159,13 @@ class Tasks:
             by_address.setdefault(ref.address, {})[ref.key] = ref.parcel
 
         async def send() -> list[dict[str, Any]]:
-            return await self.while_alive(asyncio.gather(*(
+            sent = asyncio.gather(*(
                 self.client.scatter(parcels, workers=[address], direct=self.direct, timeout=REACH_S, asynchronous=True)
-                for address, parcels in by_address.items())), by_address)
+                for address, parcels in by_address.items()))
+            try:
+                return await self.while_alive(sent, by_address)
+            except KeyError as error:  # so the scheduler says where data that pass through it are for a worker it misses
+                raise WorkerGone(f"the Dask worker {error} is gone") from error
 
         for futures in self.client.sync(send) if refs else ():
             for key, future in futures.items():

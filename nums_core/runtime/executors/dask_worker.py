@@ -87,8 +87,10 @@ class Parcel:
     def __sizeof__(self) -> int:  # what Dask takes a result's size to be
         return self.nbytes
 
-    def __reduce__(self) -> Any:
-        return Parcel, (self.head, self.sizes, pickle.PickleBuffer(self.joined), list(map(pickle.PickleBuffer, self.alone)))
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # What passes through Dask's scheduler is pickled by protocol 4, which has no buffers beside the pickle.
+        wrapped = pickle.PickleBuffer if protocol >= 5 else bytes
+        return Parcel, (self.head, self.sizes, wrapped(self.joined), list(map(wrapped, self.alone)))
 
 
 def _aligned(buffer: memoryview) -> memoryview:

@@ -359,9 +359,11 @@ def test_a_failure_stops_the_others(dask_executor, counted):
     assert ran() < 160
 
 
-def test_a_killed_worker_is_replaced(dask_executor, monkeypatch):
+@pytest.mark.parametrize("direct", [True, False], ids=["data go to workers", "data go through the scheduler"])
+def test_a_killed_worker_is_replaced(dask_executor, monkeypatch, direct):
     from nums_core.runtime.executors import dask
 
+    monkeypatch.setattr(dask_executor.tasks, "direct", direct)
     monkeypatch.setattr(dask, "REPLACE_S", 60.0)  # however slow this machine is
     made = chain(dask_executor, 4, place="turned")
     kill(dask_executor, 1)

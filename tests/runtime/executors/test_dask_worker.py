@@ -30,7 +30,7 @@ def test_parcels_bring_what_was_put_in(wanted):
     sent = Parcel.of(value)
     buffers = []
     head = pickle.dumps(sent, protocol=5, buffer_callback=buffers.append)
-    for parcel in (sent, pickle.loads(head, buffers=buffers), shifted(sent)):
+    for parcel in (sent, pickle.loads(head, buffers=buffers), pickle.loads(pickle.dumps(sent, 4)), shifted(sent)):
         for got, want in zip(parcel.open(), value, strict=True):
             assert got.dtype == want.dtype and (got == want).all()
             assert (not got.flags.writeable and got.ctypes.data % ALIGNED == 0) or not got.size
