@@ -143,6 +143,9 @@ class Tasks:
             self._submit(batch)
         except BaseException as error:
             known = self.known(error)
+            if isinstance(known, WorkerGone):  # the traceback would hold what was sent, and Dask holds the exception
+                known = WorkerGone(*known.args)
+                error.with_traceback(None)
             for task in batch:
                 task.ref.fail(known if isinstance(known, Exception) else CallCancelled("interrupted"))
             if isinstance(known, WorkerGone):

@@ -411,7 +411,7 @@ def test_a_worker_that_falls_silent_is_ended_and_replaced(dask_executor, tmp_pat
     assert report.interruptions == 1 and len(before & {p.address for p in dask_executor.places}) == 1
 
 
-def test_a_worker_that_is_silent_from_the_beginning(dask_executor):
+def test_a_worker_that_is_silent_from_the_beginning(dask_client, dask_executor):
     made = chain(dask_executor, 4, place="turned")
     check(dask_executor, 4, made)
     address = dask_executor.places[1].address
@@ -419,6 +419,7 @@ def test_a_worker_that_is_silent_from_the_beginning(dask_executor):
     with config.set(worker_timeout_s=3.0):
         check(dask_executor, 4, made)
     assert dask_executor.places[1].address != address and not dask_executor.lives.ended
+    assert keys(dask_client) == []
 
 
 def test_silence_is_what_the_scheduler_has_not_heard_for_long(dask_executor):
