@@ -83,6 +83,11 @@ class TestDask(ExecutorSuite):
     def holds(self, executor):
         return sum(executor._get(executor._ask(w, "ping")) for w in range(executor.cluster.n_workers))
 
+    def lose(self, executor, worker):
+        address = executor.places[worker].address
+        os.kill(executor.client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+        return True
+
 
 @pytest.mark.dask
 class TestDaskInOneProcess(TestDask):
@@ -99,3 +104,8 @@ class TestDaskInOneProcess(TestDask):
             made = DaskExecutor(client, memory_bytes=2**30)
             yield made
             made.close()
+
+    def lose(self, executor, worker):
+        """A thread cannot be killed, but the actor that stands for what the worker holds can be lost."""
+        executor.client.cancel([executor.places[worker].actor])
+        return True

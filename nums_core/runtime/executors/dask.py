@@ -6,7 +6,8 @@ go after the last one. A call depends on the one before it on the same worker, w
 that is the worker's host: when Dask loses the actor, all that depends on it ends at once.
 
 `executors.clustered` and `executors.calls` are the driver's side, `runtime.remote` and `executors.dask_worker` the
-worker's, `runtime.partition` cuts the plan; here is what is Dask's own: its workers, their hosts, and their end.
+worker's, `runtime.partition` cuts the plan, `executors.dask_lives` tells which workers live; here is the rest of what is
+Dask's own: its workers and their hosts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from nums_core.errors import ConfigError, MissingBackendError, WorkerLostError
 from nums_core.runtime.cluster import Cluster, Link, Worker
 from nums_core.runtime.executors import dask_worker
 from nums_core.runtime.executors.clustered import ClusteredExecutor, RemoteHeld, WorkerGone
-from nums_core.runtime.executors.dask_tasks import CLOSED, LOST, Ref, Tasks
+from nums_core.runtime.executors.dask_lives import CHECK_S, Lives
+from nums_core.runtime.executors.dask_tasks import CLOSED, Ref, Tasks
 from nums_core.runtime.executors.dask_worker import Parcel
 from nums_core.runtime.executors.recovery import restore
 from nums_core.runtime.partition import Part
@@ -44,7 +46,6 @@ except ImportError as _error:
 LOCAL_LINK, NETWORK_LINK = Link(500e-6, 8e8), Link(700e-6, 5e8)
 START_S = 60.0
 REPLACE_S = 15.0  # for a nanny to start its worker again
-CHECK_S = 1.0
 # Of a worker's memory limit: beyond 80 % of it Dask lets the worker pause, beyond 95 % the nanny ends it.
 MEMORY_SHARE = 0.6
 NO_LIMIT_BYTES = 4 * 2**30
@@ -91,6 +92,9 @@ class DaskExecutor(ClusteredExecutor):
         _check_client(client)
         self.client = client
         self.tasks = Tasks(client)
+        self.lives = Lives(self.tasks)
+        self.tasks.while_alive = self.lives.while_alive
+        self.doubted: set[str] = set()  # addresses of workers that a call was lost on
         self.uid = uuid.uuid4().hex[:12]
         self.tickets = itertools.count(1)
         self.tails: dict[int, Ref] = {}  # the last call of each worker
@@ -120,9 +124,16 @@ class DaskExecutor(ClusteredExecutor):
 
     def _await_hosts(self, workers: Sequence[int]) -> None:
         asked = {self._ask(w, "ping"): self.places[w].address for w in workers}
+        try:
+            self._await_answers(asked)
+        finally:
+            for ref in asked:
+                ref.let_go()
+
+    def _await_answers(self, asked: dict[Ref, str]) -> None:
         until = time.monotonic() + START_S
         while late := asked.keys() - set(self._wait(list(asked), CHECK_S)):
-            gone = {asked[r] for r in late} - self._addresses()
+            gone = {asked[r] for r in late} - self.lives.addresses()
             if gone:
                 raise WorkerGone(f"the Dask worker {min(gone)} is gone")
             if time.monotonic() > until:
@@ -200,20 +211,39 @@ class DaskExecutor(ClusteredExecutor):
     def _get(self, ref: Ref) -> Any:
         while not self._wait([ref], CHECK_S):
             continue
-        parcel = self.tasks.outcome(ref).result()
-        return None if parcel is None else parcel.open()
+        try:
+            value = self.tasks.outcome(ref).result()
+        except WorkerGone:
+            self.doubted.add(ref.address)
+            raise
+        return value.open() if isinstance(value, Parcel) else value
 
     def _cancel(self, ref: Ref) -> None:
         """Of a run that is being stopped, calls in progress are ended and waited for; the rest Dask forgets."""
         with self.lock:
             if ref.run not in self.stopping:
-                for place in self.places:
+                for place in [p for p in self.places if not p.lost]:
                     self.tasks.begin(self.client.run(dask_worker.stop, place.ident, ref.run, workers=[place.address],
                                                      on_error="ignore", asynchronous=True))
             self.stopping.setdefault(ref.run, set()).add(ref)
 
+    def _silent(self, workers: list[int], timeout_s: float) -> Ref:
+        async def silent() -> list[int]:
+            found = await self.lives.silent({self.places[w].address for w in workers}, timeout_s)
+            return [w for w in workers if self.places[w].address in found]
+
+        ref = self._ref("silent")
+        ref.outcome = self.tasks.begin(silent())
+        return ref
+
+    def _end(self, worker: int) -> None:
+        self.lives.end([self.places[worker].address])
+
     def _dead(self) -> list[int]:
-        alive = self._addresses()
+        # A connection may be found broken before the scheduler notes that a worker died.
+        doubted, self.doubted = self.doubted, set()
+        alive = self.lives.addresses()
+        alive -= {a for a in doubted & alive if not self.lives.answering(a)}
         return [w for w, place in enumerate(self.places) if place.address not in alive or place.lost]
 
     def _revive(self, worker: int) -> None:
@@ -244,19 +274,11 @@ class DaskExecutor(ClusteredExecutor):
         if self.tasks.closed:
             raise ConfigError(CLOSED)
 
-    def _addresses(self) -> set[str]:
-        """Workers that the scheduler knows now."""
-        try:
-            return set(self.client.nthreads())
-        except LOST as error:
-            raise WorkerLostError(f"the Dask scheduler does not answer: {error}\n  Connect to one again and call "
-                                  "nums_core.init(dask=client)") from error
-
     def _address_for(self, worker: int, until: float) -> str:
         """A Dask worker that is nobody else's, which a nanny may be starting just now; after `until`, a shared one."""
         old = self.places[worker]
         while True:
-            alive = self._addresses()
+            alive = self.lives.addresses()
             here = {a for a in alive if get_address_host(a) == get_address_host(old.address)}
             used = Counter(p.address for w, p in enumerate(self.places) if w != worker and not p.lost)
             for spare in (here - used.keys(), alive - used.keys()):

@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import weakref
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Collection, Container, Coroutine
 from typing import Any, NamedTuple
 
 from nums_core.errors import ConfigError, MissingBackendError
@@ -100,7 +100,11 @@ class Tasks:
     ----------
     direct : bool
         Data go to the workers and come back without passing through the scheduler.
+    while_alive : coroutine function of (awaitable, addresses) -> the value
+        Raises WorkerGone where one of these workers is gone meanwhile.
     """
+
+    while_alive: Callable[[Any, Collection[str]], Coroutine[Any, Any, Any]]
 
     def __init__(self, client: Any) -> None:
         self.client, self.direct = client, False
@@ -130,6 +134,7 @@ class Tasks:
     # -- handing over -------------------------------------------------------------------------------------------------
 
     def hand_over(self) -> None:
+        """Send all that was added. Where a worker is gone, all of it ends with that."""
         batch, self.batch = self.batch, []
         if not batch:
             return
@@ -138,8 +143,13 @@ class Tasks:
             self._submit(batch)
         except BaseException as error:
             known = self.known(error)
+            if isinstance(known, WorkerGone):  # the traceback would hold what was sent, and Dask holds the exception
+                known = WorkerGone(*known.args)
+                error.with_traceback(None)
             for task in batch:
                 task.ref.fail(known if isinstance(known, Exception) else CallCancelled("interrupted"))
+            if isinstance(known, WorkerGone):
+                return
             if known is error:
                 raise
             raise known from error
@@ -152,9 +162,13 @@ class Tasks:
             by_address.setdefault(ref.address, {})[ref.key] = ref.parcel
 
         async def send() -> list[dict[str, Any]]:
-            return await asyncio.gather(*(
+            sent = asyncio.gather(*(
                 self.client.scatter(parcels, workers=[address], direct=self.direct, timeout=REACH_S, asynchronous=True)
                 for address, parcels in by_address.items()))
+            try:
+                return await self.while_alive(sent, by_address)
+            except KeyError as error:  # so the scheduler says where data that pass through it are for a worker it misses
+                raise WorkerGone(f"the Dask worker {error} is gone") from error
 
         for futures in self.client.sync(send) if refs else ():
             for key, future in futures.items():

@@ -60,13 +60,13 @@ class Parcel:
         buffers: list[pickle.PickleBuffer] = []
         head = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         raw = [b.raw() for b in buffers]
-        short = [b for b in raw if b.nbytes < SHORT_BYTES]
-        joined = bytearray(sum(_padded(b.nbytes) for b in short))
-        at = 0
-        for b in short:
-            joined[at:at + b.nbytes] = b
-            at += _padded(b.nbytes)
-        return cls(head, [b.nbytes for b in raw], joined, [b for b in raw if b.nbytes >= SHORT_BYTES])
+        pieces: list[Any] = []
+        for b in raw:
+            if b.nbytes < SHORT_BYTES:
+                pieces.append(b)
+                if b.nbytes % ALIGNED:
+                    pieces.append(bytes(-b.nbytes % ALIGNED))
+        return cls(head, [b.nbytes for b in raw], b"".join(pieces), [b for b in raw if b.nbytes >= SHORT_BYTES])
 
     def open(self) -> Any:
         return pickle.loads(self.head, buffers=self._buffers())
@@ -78,7 +78,7 @@ class Parcel:
                 yield _aligned(next(alone))
             else:
                 yield joined[at:at + n]
-                at += _padded(n)
+                at += n + -n % ALIGNED
 
     @property
     def nbytes(self) -> int:
@@ -87,12 +87,10 @@ class Parcel:
     def __sizeof__(self) -> int:  # what Dask takes a result's size to be
         return self.nbytes
 
-    def __reduce__(self) -> Any:
-        return Parcel, (self.head, self.sizes, pickle.PickleBuffer(self.joined), list(map(pickle.PickleBuffer, self.alone)))
-
-
-def _padded(n_bytes: int) -> int:
-    return -(-n_bytes // ALIGNED) * ALIGNED
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # What passes through Dask's scheduler is pickled by protocol 4, which has no buffers beside the pickle.
+        wrapped = pickle.PickleBuffer if protocol >= 5 else bytes
+        return Parcel, (self.head, self.sizes, wrapped(self.joined), list(map(wrapped, self.alone)))
 
 
 def _aligned(buffer: memoryview) -> memoryview:
@@ -101,7 +99,7 @@ def _aligned(buffer: memoryview) -> memoryview:
         return buffer
     own = np.empty(buffer.nbytes, np.uint8)
     own[:] = np.frombuffer(buffer, np.uint8)
-    return own.data.toreadonly()
+    return memoryview(own.data).toreadonly()
 
 
 class DaskHost(WorkerHost):

@@ -16,6 +16,7 @@ import time
 import numpy as np
 import pytest
 
+from nums_core import config
 from nums_core.errors import ConfigError, KernelError, WorkerLostError
 from nums_core.runtime.executors.clustered import WorkerGone
 from nums_core.testing.sketch import Sketch
@@ -311,46 +312,59 @@ def test_arguments_that_cannot_be_read_on_the_worker(dask_executor):
 
 # -- interrupting and dying -------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("place", ["packed", "turned"])
-def test_interrupting_leaves_everything_usable(dask_client, dask_executor, place):
+@pytest.fixture
+def counted(tmp_path):
+    """A slow kernel, and how many blocks it has made."""
+    path = str(tmp_path / "ran")
+
     def slow(block):
         time.sleep(0.05)
+        with open(path, "ab") as file:
+            file.write(b".")
         return block + 1
 
+    return slow, lambda: os.path.getsize(path) if os.path.exists(path) else 0
+
+
+@pytest.mark.parametrize("place", ["packed", "turned"])
+def test_interrupting_leaves_everything_usable(dask_client, dask_executor, place, counted):
+    slow, ran = counted
     plan, outputs = chain(dask_executor, 40, slow, place=place)
     check(dask_executor, 1, chain(dask_executor))
-    began = time.perf_counter()
     threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         dask_executor.run(plan, [ZEROS], outputs)
-    assert time.perf_counter() - began < 3.0  # not the 4 s that the run would take
-    began = time.perf_counter()
-    check(dask_executor, 1, chain(dask_executor))
-    assert time.perf_counter() - began < 2.0
+    check(dask_executor, 1, chain(dask_executor))  # comes after what was in progress
+    stopped = ran()
+    assert stopped < 160
     assert keys(dask_client) == []
+    check(dask_executor, 1, chain(dask_executor))
+    assert ran() == stopped
 
 
-def test_a_failure_stops_the_others(dask_executor):
-    def late(block):
-        time.sleep(0.05)
-        return block
+def test_a_failure_stops_the_others(dask_executor, counted):
+    slow, ran = counted
 
     def bad(block):
         raise ValueError("bad block")
 
     s = Sketch()
     v = s.view(0, ((500,) * 4,))
-    slow = v
+    w = v
     for _ in range(40):
-        slow = s.call(late, slow)
-    plan, outputs = s.plan(dask_executor.cluster, [slow, s.call(bad, v)], place=np.array([0] * 4 + [0] * 160 + [1] * 4))
-    began = time.perf_counter()
+        w = s.call(slow, w)
+    plan, outputs = s.plan(dask_executor.cluster, [w, s.call(bad, v)], place=np.array([0] * 4 + [0] * 160 + [1] * 4))
     with pytest.raises(KernelError, match="bad block"):
         dask_executor.run(plan, [ZEROS], outputs)
-    assert time.perf_counter() - began < 4.0  # worker 0 alone would need 8 s
+    assert ran() < 160
 
 
-def test_a_killed_worker_is_replaced(dask_executor):
+@pytest.mark.parametrize("direct", [True, False], ids=["data go to workers", "data go through the scheduler"])
+def test_a_killed_worker_is_replaced(dask_executor, monkeypatch, direct):
+    from nums_core.runtime.executors import dask
+
+    monkeypatch.setattr(dask_executor.tasks, "direct", direct)
+    monkeypatch.setattr(dask, "REPLACE_S", 60.0)  # however slow this machine is
     made = chain(dask_executor, 4, place="turned")
     kill(dask_executor, 1)
     check(dask_executor, 4, made)
@@ -369,28 +383,91 @@ def test_a_worker_killed_while_it_works_is_replaced(dask_client, dask_executor):
 
 
 def test_a_worker_that_a_kernel_kills_is_given_up(dask_executor, monkeypatch):
-    from nums_core.runtime.executors import clustered
+    from nums_core.runtime.executors import recovery
 
     def die(block):
         os._exit(1)
 
-    monkeypatch.setattr(clustered, "TRIES", 2)  # each takes a nanny some seconds
+    monkeypatch.setattr(recovery, "TRIES", 2)  # each takes a nanny some seconds
     plan, outputs = chain(dask_executor, 1, die, place=np.zeros(8, int))
     with pytest.raises(WorkerLostError, match="tried 2 times"):
         dask_executor.run(plan, [ZEROS], outputs)
     check(dask_executor, 1, chain(dask_executor))
 
 
-def test_kept_blocks_are_lost_with_their_hosts(dask_client, dask_executor):
+def test_a_worker_that_falls_silent_is_ended_and_replaced(dask_executor, tmp_path):
+    def stop_once(block, mark=tmp_path / "stopped"):
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            return block + 1
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    s = Sketch()
+    made = s.plan(dask_executor.cluster, [s.call(stop_once, s.apply("add", s.view(0, ((500,) * 4,)), 1.0))])
+    before = {p.address for p in dask_executor.places}
+    with config.set(worker_timeout_s=3.0):
+        report = check(dask_executor, 2, made)
+    assert report.interruptions == 1 and len(before & {p.address for p in dask_executor.places}) == 1
+
+
+def test_a_worker_that_is_silent_from_the_beginning(dask_client, dask_executor):
+    made = chain(dask_executor, 4, place="turned")
+    check(dask_executor, 4, made)
+    address = dask_executor.places[1].address
+    os.kill(dask_executor.client.run(os.getpid, workers=[address])[address], signal.SIGSTOP)
+    with config.set(worker_timeout_s=3.0):
+        check(dask_executor, 4, made)
+    assert dask_executor.places[1].address != address and not dask_executor.lives.ended
+    assert keys(dask_client) == []
+
+
+def test_silence_is_what_the_scheduler_has_not_heard_for_long(dask_executor):
+    one, other = (p.address for p in dask_executor.places)
+    nobody = "tcp://127.0.0.1:1"
+
+    def unheard(timeout_s, late_s=0.0):
+        async def asked(dask_scheduler):
+            from nums_core.runtime.executors.dask_lives import unheard
+
+            dask_scheduler.workers[one].last_seen -= late_s
+            return await unheard([one, other, nobody], timeout_s, dask_scheduler)
+        return dask_executor.client.run_on_scheduler(asked)
+
+    assert unheard(60.0) == [nobody]
+    assert unheard(None, 90.0) == [nobody]
+    assert unheard(60.0, 90.0) == [nobody]  # it has reported meanwhile
+
+
+def test_a_worker_without_a_nanny_that_is_given_up_leaves_its_work_to_the_others():
+    distributed = pytest.importorskip("distributed")
+    from nums_core.runtime.executors.dask import DaskExecutor
+
+    with (distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+          distributed.Client(cluster, set_as_default=False) as client):
+        executor = DaskExecutor(client, memory_bytes=2**28)
+        check(executor, 2, chain(executor, 2))
+        stays, goes = (p.address for p in executor.places)
+        executor.end(1)
+        check(executor, 2, chain(executor, 2, place="turned"))
+        assert [p.address for p in executor.places] == [stays, stays] and set(client.nthreads()) == {stays} != {goes}
+        executor.close()
+
+
+def test_workers_that_are_doubted_are_asked(dask_executor):
+    assert all(dask_executor.lives.answering(p.address) for p in dask_executor.places)
+    dask_executor.doubted.update(p.address for p in dask_executor.places)
+    assert dask_executor._dead() == [] and dask_executor.doubted == set()
+    assert not dask_executor.lives.answering("tcp://127.0.0.1:1")
+
+
+def test_kept_blocks_are_made_again_where_their_hosts_are_lost(dask_client, dask_executor):
     """`client.restart()` cancels all futures, the actors' too, and ends all workers. Here the workers live on."""
     plan, outputs = chain(dask_executor, keep=True)
     (held,), _ = dask_executor.run(plan, [ZEROS], outputs)
-    dask_client.cancel([place.actor for place in dask_executor.places])
-    with pytest.raises(WorkerLostError, match="Compute that array again"):
-        dask_executor.fetch(held)
-    with pytest.raises(WorkerLostError, match="Compute that array again"):
-        dask_executor.fetch(held)
-    check(dask_executor, 2, chain(dask_executor, 2))
+    for _ in range(2):
+        dask_client.cancel([place.actor for place in dask_executor.places])
+        np.testing.assert_array_equal(np.concatenate(dask_executor.fetch(held)), ZEROS + 1)
     dask_client.cancel([place.actor for place in dask_executor.places])
     check(dask_executor, 2, chain(dask_executor, 2))
     assert keys(dask_client) == []
