@@ -237,7 +237,10 @@ class DaskExecutor(ClusteredExecutor):
         return ref
 
     def _end(self, worker: int) -> None:
-        self.lives.end([self.places[worker].address])
+        address = self.places[worker].address
+        self.lives.end([address])
+        # Tasks pinned to a worker that the scheduler has forgotten wait for ever, and so do those that read what they make.
+        self.tasks.fail_on(address, f"the Dask worker {address} is gone")
 
     def _dead(self) -> list[int]:
         # A connection may be found broken before the scheduler notes that a worker died.

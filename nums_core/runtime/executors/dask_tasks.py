@@ -196,6 +196,14 @@ class Tasks:
             if ref.run == run and ref not in but and not ref.read:
                 ref.fail(CallCancelled("given up with its run"))
 
+    def fail_on(self, address: str, why: str) -> None:
+        """All that a worker was to make ends with WorkerGone, and with it the runs that it has a part in."""
+        waiting = [ref for ref in self.wanted if not ref.read]
+        runs = {ref.run for ref in waiting if ref.address == address} - {0}
+        for ref in waiting:
+            if ref.run in runs or ref.address == address:
+                ref.fail(WorkerGone(why))
+
     # -- values -------------------------------------------------------------------------------------------------------
 
     def begin(self, coroutine: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:

@@ -18,6 +18,7 @@ import pytest
 
 from nums_core import config
 from nums_core.errors import ConfigError, KernelError, WorkerLostError
+from nums_core.runtime.executors.base import Output
 from nums_core.runtime.executors.clustered import WorkerGone
 from nums_core.testing.sketch import Sketch
 
@@ -369,6 +370,20 @@ def test_a_killed_worker_is_replaced(dask_executor, monkeypatch, direct):
     kill(dask_executor, 1)
     check(dask_executor, 4, made)
     assert len({p.address for p in dask_executor.places}) == 2  # on a worker of its own
+
+
+def test_calls_that_dask_can_give_to_no_worker_end(dask_executor):
+    """A worker may be forgotten between the check of its address and the graph: its tasks would wait for ever."""
+    plan, outputs = chain(dask_executor, 2)
+    kept = [Output(outputs[0].chunks, outputs[0].dtype, keep=True)]
+    (held,), _ = dask_executor.run(plan, [ZEROS], kept)
+    dask_executor.places[1] = dask_executor.places[1]._replace(address="tcp://127.0.0.1:9")
+    s = Sketch()
+    plan, outputs = s.plan(dask_executor.cluster, [s.apply("add", s.held(0, outputs[0].chunks, home=held.home), 1.0)])
+    begin = time.monotonic()
+    (got,), report = dask_executor.run(plan, [held], outputs)
+    assert (got == np.concatenate(dask_executor.fetch(held)) + 1.0).all()
+    assert report.interruptions == 1 and time.monotonic() - begin < 30
 
 
 def test_a_worker_killed_while_it_works_is_replaced(dask_client, dask_executor):
